@@ -145,6 +145,15 @@ def in_place(net, x):
     return net.relu(y) + y * z + torch.cat([first, halves[1]], 1) + other
 
 
+def casts(net, x):
+    """Casts to the dtype that all numbers have, and functions that work in place."""
+    y = net.one(x.to(net.one.weight.dtype).to(x.device)).float()
+    F.leaky_relu_(y, 0.25)
+    z = y.type_as(x)  # the same tensor
+    F.elu_(z, 0.5)
+    return y + 2 * z.to(torch.float32).to(memory_format=torch.channels_last)
+
+
 def restored(net, x):
     """A halved image gets its size back, whether it was even or not."""
     return net.up(net.down(x), output_size=x.size()) + net.up_again(net.down(x), output_size=x.shape[2:])
@@ -168,6 +177,7 @@ CODES = {
     shares: ["one", "two", "three", "four", "dense", "dense2", "dense3", "dense4", "among_branches", "among_parts"],
     merged_pixels: ("one", "two", "dense", "mask", "among_pixels"),
     in_place: ("one", "two", "relu"),
+    casts: ("one",),
     restored: ("down", "up", "up_again"),
     channels_last: ("dense", "dense2", "dense3", "weight", "bias"),
 }
@@ -209,6 +219,9 @@ def test_it_is_read(code, tmp_path) -> None:
         (lambda net, x: x * (x > -1), "gt: convlab doesn't know it"),
         (lambda net, x: x * (net.one(x) > 0), "gt: convlab doesn't know it"),
         (lambda net, x: x.masked_fill(x > 1, 0.0), "masked_fill: convlab doesn't know it"),
+        (lambda net, x: x.double(), "double: convlab doesn't know it"),
+        (lambda net, x: x.to(torch.float64), "to: convlab doesn't know it"),
+        (lambda net, x: net.one(x).__setitem__(0, x), "it can't be traced (it writes into a part of a tensor, as x[...]"),
         (lambda net, x: x[:, ::2], "getitem: convlab doesn't know it"),
         (lambda net, x: x.expand(-1, 4, 8, 12), "expand: convlab doesn't know it"),
         (lambda net, x: torch.flip(x, [3]), "flip: convlab doesn't know it"),
@@ -236,9 +249,16 @@ def _changed_part(net, x):
     return net.one(x)
 
 
+def _changed_perhaps(net, x):
+    y = net.one(x)
+    F.elu_(y.to(memory_format=torch.channels_last))
+    return y
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
+        (_changed_perhaps, "elu_ in place: one, which is taken later, shares its numbers"),
         (_view_of_changed, "imul in place: permute, which is taken later, shares its numbers"),
         (_changed_part, "iadd in place: conv, which is taken later, shares its numbers"),
     ],

@@ -335,8 +335,12 @@ _NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
 
 
 def _constructor(function: Any) -> Callable[..., Any] | None:
-    names = function, getattr(function, "__name__", "")
-    return next((each for functions, each in _NATIVES if any(name in functions for name in names)), None)
+    name = str(getattr(function, "__name__", function))
+    names = function, name
+    constructor = next((each for functions, each in _NATIVES if any(each in functions for each in names)), None)
+    if constructor is None and name.endswith("_") and hasattr(F, name):
+        return _constructor(getattr(F, name.removesuffix("_")))  # in its place: see `take_changed`
+    return constructor
 
 
 def is_known_function(function: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.fx
+import torch.nn.functional as F
 from torch import nn
 
 from convlab.errors import UnsupportedError
@@ -105,7 +106,7 @@ def _is_in_place(node: torch.fx.Node, model: nn.Module) -> bool:
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     name = _name(node)
-    method = node.op == "call_method" or getattr(torch, name, None) is node.target
+    method = node.op == "call_method" or any(getattr(each, name, None) is node.target for each in (torch, F))
     in_name = method and name.endswith("_") and not name.endswith("__")
     return in_name or node.target in OPERATORS or node.kwargs.get("inplace") is True
 

@@ -31,6 +31,7 @@ from .attention import (
     of_pixels,
 )
 from .calls import native_of_call
+from .casts import drop_casts
 from .channel_convolutions import RowConvolution, convolves_rows
 from .constants import computed_from, fetched, notes_of_computed, with_arrays
 from .functional import NORMS, view_of
@@ -110,11 +111,13 @@ def traced(
     """
     if image is None:
         graph = graph_of(model, is_leaf, of_torch)
+        drop_casts(graph, model)
         take_changed(graph, model)
         rank = image_rank(model, graph)
         images = only_images(model, graph, Images(image_channels(model, graph, rank), rank))
     else:
         graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
+        drop_casts(graph, model)
         take_changed(graph, model)
         rank = len(image) - 1
         images = Images(image[0], rank, image[1:])

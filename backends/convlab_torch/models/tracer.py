@@ -25,6 +25,9 @@ class CountedProxy(torch.fx.Proxy):
         count = how_many(self.node)
         return super().__len__() if count is None else count
 
+    def __setitem__(self, index: object, value: object) -> None:
+        raise UnsupportedError("it writes into a part of a tensor, as x[...] = y does")
+
 
 def _in_place(target: Callable[..., Any]) -> Callable[[torch.fx.Proxy, Any], Any]:
     def changed(proxy: torch.fx.Proxy, other: Any) -> Any:
@@ -135,5 +138,13 @@ def graph_of(
             return graph
         except Exception as error:  # A model's code may fail in any way when it is given a proxy.
             failure = error
+    raise UnsupportedError(f"it can't be traced ({_in_words(failure)})") from failure
+
+
+def _in_words(failure: Exception | None) -> str:
+    if isinstance(failure, UnsupportedError):
+        return str(failure)
+    if isinstance(failure, torch.fx.proxy.TraceError) and "control flow" in str(failure):
+        return "its code decides by a tensor's numbers, or by its size, which input_size= tells"
     why = (str(failure).strip().splitlines() or [""])[0][:200]
-    raise UnsupportedError(f"it can't be traced ({type(failure).__name__}{': ' if why else ''}{why})") from failure
+    return f"{type(failure).__name__}{': ' if why else ''}{why}"

@@ -9,6 +9,7 @@ from itertools import permutations
 from ...page.page import listed
 from ..layers.activations import Affine
 from ..layers.arguments import input_name
+from ..layers.channels import ChannelSlice, Chunk
 from ..layers.layer import BatchNorm, Layer
 from ..layers.norms import ChannelAffine
 from ..layers.outputs import Outputs, are_alike
@@ -87,4 +88,13 @@ def _input_called(value: str) -> str:
 
 
 def _called(step: Step) -> str:
-    return repr(step.path) if step.path else "its layer"
+    return (repr(step.path) if step.path else "its layer") + _which(step.main)
+
+
+def _which(layer: Layer) -> str:
+    """Which channels a layer takes: the parts of a split have no names of their own in code."""
+    if isinstance(layer, Chunk):
+        return f" (part {layer.index + 1} of {layer.count})"
+    if isinstance(layer, ChannelSlice):
+        return f" (channels {layer.start}:{layer.stop or ''})"
+    return ""
