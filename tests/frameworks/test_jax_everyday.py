@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from convlab import port
 
@@ -28,8 +29,19 @@ class Everyday(nn.Module):
         return jnp.concatenate([y, z], axis=-1)
 
 
-def test_it_is_ported() -> None:
-    module = Everyday()
+class Conditioned(nn.Module):
+    """What stands in the whole image tells by how much each channel is scaled and shifted."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3))(x)
+        rows = nn.Dense(10)(x.mean((1, 2)))
+        scale, shift, _ = jnp.split(rows, [4, 8], axis=-1)
+        return x * (1 + scale[:, None, None, :]) + shift[:, None, None, :]
+
+
+@pytest.mark.parametrize("module", [Everyday(), Conditioned()], ids=lambda module: type(module).__name__)
+def test_it_is_ported(module) -> None:
     model = module.bind(module.init(jax.random.key(0), jnp.ones((1, 8, 12, 3))))
     ported = port(model, to="jax")
     assert ported.evidence.same

@@ -68,6 +68,25 @@ def test_a_mistake_is_named_where_it_is(mistake, path, sentence):
     assert len([row for row in turned.rows if row.diverges]) == 1
 
 
+class Gated(nn.Module):
+    """One half of the channels gates the other."""
+
+    def __init__(self, order):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.order = nn.Conv2d(3, 8, 3), order
+
+    def forward(self, x):
+        parts = self.conv(x).chunk(2, 1)
+        first, second = (parts[i] for i in self.order)
+        return first * torch.sigmoid(second)
+
+
+def test_the_parts_of_a_split_are_told_apart():
+    said = words(compare(Gated((0, 1)).eval(), Gated((1, 0)).eval()))
+    assert "takes the results of 'getitem' (part 2 of 2), the second those of 'getitem' (part 1 of 2)." in said
+
+
 def test_what_only_one_model_has_is_shown():
     comparison = compare(Net(), Net(activation=nn.Identity()))
     assert "only in the first" in str(comparison)

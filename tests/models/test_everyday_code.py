@@ -221,7 +221,10 @@ def test_it_is_read(code, tmp_path) -> None:
         (lambda net, x: x.masked_fill(x > 1, 0.0), "masked_fill: convlab doesn't know it"),
         (lambda net, x: x.double(), "double: convlab doesn't know it"),
         (lambda net, x: x.to(torch.float64), "to: convlab doesn't know it"),
-        (lambda net, x: net.one(x).__setitem__(0, x), "it can't be traced (it writes into a part of a tensor, as x[...]"),
+        (
+            lambda net, x: net.one(x).__setitem__(0, x),
+            "it can't be traced (it writes into a part of a tensor, as x[...]",
+        ),
         (lambda net, x: x[:, ::2], "getitem: convlab doesn't know it"),
         (lambda net, x: x.expand(-1, 4, 8, 12), "expand: convlab doesn't know it"),
         (lambda net, x: torch.flip(x, [3]), "flip: convlab doesn't know it"),

@@ -85,12 +85,15 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
         yield from ((image, resize_as_torch, each) for each in options)
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
-        of_rows = isinstance(x, Value) and len(x.shape) == 2 and equation.primitive in ("reduce_sum", "reduce_max")
+        of_rows = isinstance(x, Value) and len(x.shape) == 2 and equation.primitive in _OF_ROWS
         if isinstance(x, Value) and (of_rows or 3 <= len(x.shape) <= 5):
             if equation.name == "_pad" and equation.primitive != "pad":
                 x = [value, *_before_call(value, "_pad")][-1]
             yield from ((x, *each) for each in _over_pixels(equation, x, value))
     yield from ((value, *each) for each in (*ACTIVATIONS, *_with_factors(value)))
+
+
+_OF_ROWS = ("reduce_sum", "reduce_max", "slice")
 
 
 def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
