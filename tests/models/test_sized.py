@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heads import results
 from making import run
 from sources import check, run_source
 from torch import nn
@@ -77,7 +78,9 @@ class Aligned(nn.Module):
         self.first, self.second, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 1, 1)
 
     def forward(self, x):
-        fine = F.relu(self.first(x))
+        return self.aligned(F.relu(self.first(x)))
+
+    def aligned(self, fine):
         coarse = F.interpolate(self.second(F.max_pool2d(fine, 2)), scale_factor=2)
         if coarse.shape != fine.shape:
             coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
@@ -95,6 +98,44 @@ def test_a_file_fills_a_model_that_must_be_told_its_size(framework, tmp_path):
     save(filled, own)
     with pytest.raises(ModelFileError, match=r"got input_size= for a framework's own file, expected none"):
         load(own, into=empty, input_size=SIZE)
+
+
+class Noised(Aligned):
+    """A row of numbers comes in, too, as the time does in a diffusion model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = nn.Linear(5, 4)
+
+    def forward(self, x, time):
+        return self.aligned(F.silu(self.first(x) + self.time(time)[:, :, None, None]))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_model_for_one_size_with_several_inputs(framework, by_name, tmp_path):
+    torch.manual_seed(0)
+    model, row = Noised().eval(), np.random.default_rng(1).normal(size=(2, 5)).astype("float32")
+    ported = port(model, to=framework, inputs={"time": row, "x": X} if by_name else (X, row))
+    assert ported.evidence.same
+    assert ported.size == SIZE
+    with torch.no_grad():
+        expected = model(torch.from_numpy(X), torch.from_numpy(row)).numpy()
+    result = results(framework, ported.model, X, row)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    save(ported, tmp_path / "model.safetensors")
+    empty = run_source(framework, ported.source(), X, row)
+    filled = load(tmp_path / "model.safetensors", into=empty, input_size=SIZE)
+    np.testing.assert_array_equal(results(framework, filled, X, row), result)
+    if not by_name:
+        save(ported, tmp_path / "model.onnx")
+        session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+        given = dict(zip([each.name for each in session.get_inputs()], (X, row), strict=True))
+        np.testing.assert_allclose(session.run(None, given)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_alone_is_too_little_for_several_inputs():
+    (why,) = read(Noised().eval(), X).loose.values()
+    assert "it takes 2 arguments (x, time), expected an example for each; inputs= takes a tuple of arrays" in why
 
 
 def test_a_comparison_on_other_sizes_says_that_a_model_may_be_for_one_alone(framework):

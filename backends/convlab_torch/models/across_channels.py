@@ -81,6 +81,7 @@ NATIVES: list[tuple[tuple[Any, ...], Callable[..., Any]]] = [
     ((F.local_response_norm,), local_response_norm),
     ((F.glu,), nn.GLU),
     ((space_to_depth,), lambda factor: partial(space_to_depth, factor=factor)),
+    ((anchors,), lambda count: partial(anchors, count=count)),
     ((parts_softmax,), lambda parts: partial(parts_softmax, parts=parts)),
 ]
 BUILDERS: dict[type[Layer], Callable[[Any, str], list[Any]]] = {

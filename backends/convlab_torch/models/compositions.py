@@ -10,6 +10,7 @@ import torch
 import torch.fx
 import torch.nn.functional as F
 
+from .across_channels import anchors
 from .rewriting import Call, arguments_of
 
 # An integer power up to this one is a product; a larger one would be a long one.
@@ -211,6 +212,17 @@ def _picked(node: torch.fx.Node, call: Call) -> Composed:
     return call(torch.cat, [call(operator.getitem, x, (slice(None), slice(n, n + 1))) for n in numbers], 1)
 
 
+def _side_by_side(node: torch.fx.Node, call: Call) -> Composed:
+    """Equal parts of the channels as pixels side by side, `x.unflatten(1, (3, -1)).movedim(1, -1).flatten(-2)`."""
+    moved: Any = node.args[0]
+    parts = moved.args[0] if getattr(moved, "target", None) in ("movedim", torch.movedim) else None
+    if node.args[1:] != (-2,) or getattr(parts, "target", None) != "unflatten" or moved.args[1:] != (1, -1):
+        return None
+    image, axis, sizes = parts.args
+    of_channels = axis == 1 and len(sizes) == 2 and isinstance(sizes[0], int) and sizes[1] == -1
+    return call(anchors, image, sizes[0]) if of_channels else None
+
+
 # More channels than that would be many slices.
 _MOST_PICKED = 16
 
@@ -233,4 +245,5 @@ COMPOSITIONS: dict[Any, Callable[[torch.fx.Node, Call], Any]] = {
     **dict.fromkeys((torch.lerp, "lerp"), _between),
     **dict.fromkeys(("repeat", "expand"), _repeated),
     **dict.fromkeys((torch.narrow, "narrow"), _narrowed),
+    **dict.fromkeys((torch.flatten, "flatten"), _side_by_side),
 }

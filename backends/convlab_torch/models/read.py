@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from convlab.errors import UnsupportedError
 from convlab.models.layers.across_channels import GatedLinearUnit
 from convlab.models.layers.activations import Activation, PReLU, Softmax
-from convlab.models.layers.arguments import first_example
+from convlab.models.layers.arguments import arguments_needed, examples_of
 from convlab.models.layers.channels import ChannelShuffle, PixelShuffle
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.folded import convolution
@@ -80,12 +81,11 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
         unknown: dict[str, list[str]] = {}
         if with_code or any(part.layer is None and not _of_torch(part.native) for part in parts):
             whole, unknown = _traced(model, None)
-            image = None if inputs is None else first_example(inputs).shape[1:]
-            if image and len(image) > 1 and (whole is None or not whole.holds_at(image[1:])):
-                for channels in dict.fromkeys((channels_of_first(model), image[0])):
-                    at_size, unknown = _traced(model, (channels, *image[1:]))
-                    if at_size is not None and (whole is None or at_size.holds_at(image[1:])):
-                        return at_size
+            at_size = None
+            if inputs is not None:
+                at_size, unknown = _at_size(model, inputs, whole, unknown)
+            if at_size is not None:
+                return at_size
             if whole is not None:
                 return whole
         parts = [_with_reason(part, unknown) for part in parts]
@@ -94,24 +94,49 @@ def read(model: nn.Module, inputs: Any = None) -> Model:
     return Model("torch", parts, not with_code, model, loose=loose)
 
 
-def _traced(model: nn.Module, image: tuple[int, ...] | None) -> tuple[Model | None, dict[str, list[str]]]:
-    """A model with code of its own, for images (C, H, W) alone or for all; None, and what convlab doesn't know."""
+def _at_size(
+    model: nn.Module, inputs: Any, whole: Model | None, unknown: dict[str, list[str]]
+) -> tuple[Model | None, dict[str, list[str]]]:
+    """The model for inputs of these shapes, if it isn't known for all; None, and what convlab doesn't know."""
+    try:
+        for shapes in _shapes(model, inputs):
+            size = max(shapes.values(), key=len)[1:]
+            if not size or (whole is not None and whole.holds_at(size)):
+                break
+            at_size, unknown = _traced(model, shapes)
+            if at_size is not None and (whole is None or at_size.holds_at(size)):
+                return at_size, {}
+    except UnsupportedError as error:
+        unknown = {"": [str(error)]}
+    return None, unknown
+
+
+def _shapes(model: nn.Module, inputs: Any) -> Iterator[dict[str, tuple[int, ...]]]:
+    """The shapes of a model's arguments by their names, as examples have them; of one image the model tells more."""
+    names = arguments_needed(model.forward) or [*inspect.signature(model.forward).parameters][:1]
+    shapes = {name: each.shape[1:] for name, each in zip(names, examples_of(inputs, names) or (), strict=True)}
+    if len(names) == 1:
+        told = {names[0]: (channels_of_first(model), *shapes[names[0]][1:])}
+        yield from (told,) if told == shapes else (told, shapes)
+    else:
+        yield shapes
+
+
+def _traced(
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]] | None
+) -> tuple[Model | None, dict[str, list[str]]]:
+    """A model with code of its own, for inputs (C, H, W) alone or for all; None, and what convlab doesn't know."""
     try:
         with unchanged(model):
-            trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], image)
+            trace = traced(model, _is_leaf, _of_torch, lambda module, path: [*_parts(module, path)], shapes)
     except UnsupportedError as error:
         return None, {"": [str(error).rstrip(".")]}
     if trace.unknown:
         return None, trace.unknown
-    whole = [*_with_rows(trace.parts, trace.inputs)]
-    unused, alone = _loose(model, whole, {}, {}) | trace.unused, image is not None
-    inputs = dict.fromkeys(trace.inputs, trace.image)
-    if trace.image is not None and len(inputs) > 1:
-        return None, {"": ["it can be read for images of one size alone, and takes several inputs"]}
-    return (
-        Model("torch", whole, True, model, trace.image, {}, trace.multiple, unused, alone=alone, inputs=inputs),
-        {},
-    )
+    whole = [*_with_rows(trace.parts, [*trace.inputs])]
+    unused, inputs = _loose(model, whole, {}, {}) | trace.unused, trace.inputs
+    image, alone = inputs.get(INPUT), shapes is not None
+    return Model("torch", whole, True, model, image, {}, trace.multiple, unused, alone=alone, inputs=inputs), {}
 
 
 def _compute_kernels(model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,13 +70,18 @@ class SizedProxy(CountedProxy):
 
 
 class SizedTracer(Tracer):
-    """A tracer that computes each value's shape beside the trace, on the meta device, for images (C, H, W)."""
+    """A tracer that computes each value's shape beside the trace, on the meta device.
 
-    def __init__(self, is_leaf: Callable[[nn.Module], bool], image: Sequence[int]) -> None:
+    Args:
+        is_leaf: see `Tracer`.
+        inputs: the shapes (C, H, W) of images, or (C,) of rows, of the arguments by their names.
+    """
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool], inputs: Mapping[str, Sequence[int]]) -> None:
         # The meta device loads it at its first use, which mustn't be while a trace has replaced functions of `math`.
         importlib.import_module("torch._dynamo")
         super().__init__(is_leaf)
-        self._image: Sequence[int] = image
+        self._inputs = inputs
         self._computing = False
 
     def proxy(self, node: torch.fx.Node) -> SizedProxy:
@@ -93,8 +98,8 @@ class SizedTracer(Tracer):
         elif args:  # an argument with a default
             proxy.both = (*args, *args)
         else:
-            dtype = float_dtype(self.root)
-            proxy.both = tuple(torch.empty(n, *self._image, dtype=dtype, device="meta") for n in _BATCHES)
+            dtype, shape = float_dtype(self.root), self._inputs[target]
+            proxy.both = tuple(torch.empty(n, *shape, dtype=dtype, device="meta") for n in _BATCHES)
         return proxy
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -37,11 +38,13 @@ class Images(NamedTuple):
         channels: how many they have.
         rank: how many axes they have beside those of images and channels.
         size: their only rows and columns; None for any.
+        inputs: the shapes (C, H, W) of what is given for the arguments of these names, where only these will do.
     """
 
     channels: int
     rank: int
     size: Size | None = None
+    inputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     def shapes(self, multiple: int) -> Iterator[list[tuple[int, ...]]]:
         """Shapes of two batches, and others for a model that doesn't take these.
@@ -178,7 +181,7 @@ def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int
     # Images of which each may have a size of its own tell more than those of one size.
     for more, shapes in product((multiple, 0) if several else (0,), images.shapes(multiple)):
         try:
-            return [_run(model, graph, shape, more) for shape in shapes]
+            return [_run(model, graph, images, shape, more) for shape in shapes]
         except Exception:  # The model's own code may fail in any way on images of a size.
             continue
     return []
@@ -209,11 +212,16 @@ def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple:
     return next((seen[0] for seen in runs if seen), {})
 
 
-def _run(model: nn.Module, graph: torch.fx.Graph, shape: tuple[int, ...], more: int = 0) -> Seen:
+def _run(model: nn.Module, graph: torch.fx.Graph, images: Images, shape: tuple[int, ...], more: int = 0) -> Seen:
     """The shapes for images of a shape; those of each further input have so many more rows and columns."""
     watched = _Watched(torch.fx.GraphModule(model, graph))
     given = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
-    shapes = [_shape_for(model, node, shape, place * more) for place, node in enumerate(given)]
+    shapes = [
+        (shape[0], *images.inputs[str(node.target)])
+        if str(node.target) in images.inputs
+        else _shape_for(model, node, shape, place * more)
+        for place, node in enumerate(given)
+    ]
     with torch.no_grad(), private.shapes_alone():
         watched(*(torch.zeros(each, dtype=float_dtype(model)) for each in shapes or [shape]))
     return watched.seen

@@ -78,16 +78,15 @@ class Traced(NamedTuple):
         unknown: the operations that convlab doesn't know, by their callers' paths.
         multiple: what the rows and columns of images must be multiples of.
         unused: what inference doesn't use: how arrays are computed from others, by path.
-        image: the shape (C, H, W) of the only images that it is for; None for any size.
-        inputs: the values of the arguments, in order.
+        inputs: the values of the arguments, in order, each with the only shape, (C, H, W) or (C,), that the parts are
+            for; None for images of any size.
     """
 
     parts: list[Part]
     unknown: dict[str, list[str]]
     multiple: int
     unused: dict[str, str]
-    image: tuple[int, ...] | None
-    inputs: tuple[str, ...]
+    inputs: dict[str, tuple[int, ...] | None]
 
 
 def traced(
@@ -95,7 +94,7 @@ def traced(
     is_leaf: Callable[[nn.Module], bool],
     of_torch: Callable[[nn.Module], bool],
     parts: Callable[[nn.Module, str], Sequence[Part]],
-    image: tuple[int, ...] | None = None,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Traced:
     """What the code of a model computes.
 
@@ -104,29 +103,33 @@ def traced(
         is_leaf: whether a module is read as a whole.
         of_torch: whether a module's class is PyTorch's own.
         parts: the parts that a module at a path is; none for one that does nothing.
-        image: the shape (C, H, W) of the only images that the parts are to be for; None for all that the model takes.
+        inputs: the only shapes, (C, H, W) or (C,), that the parts are to be for, by the names of the arguments; None
+            for all that the model takes.
 
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor.
     """
-    if image is None:
+    if inputs is None:
         graph = graph_of(model, is_leaf, of_torch)
         drop_casts(graph, model)
         take_changed(graph, model)
         rank = image_rank(model, graph)
         images = only_images(model, graph, Images(image_channels(model, graph, rank), rank))
     else:
-        graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, image=image))
+        graph = graph_of(model, is_leaf, of_torch, partial(SizedTracer, inputs=inputs))
         drop_casts(graph, model)
         take_changed(graph, model)
+        image = max(inputs.values(), key=len)
         rank = len(image) - 1
-        images = Images(image[0], rank, image[1:])
+        images = Images(image[0], rank, image[1:], inputs)
     multiple = fold_sizes(model, graph, images)
     shapes = partial(shapes_in, model, graph, images, multiple)
     recognise(model, graph, rank, shapes)
     reading = _Reading(model, parts, rank, {} if images.size is None else shapes())
+    parts_read = reading.of(graph)
     only = None if images.size is None else (images.channels, *images.size)
-    return Traced(*reading.of(graph), multiple, reading.notes, only, reading.inputs)
+    given = dict(zip(input_values([*inputs]), inputs.values(), strict=True)) if inputs else {}
+    return Traced(*parts_read, multiple, reading.notes, {value: given.get(value, only) for value in reading.inputs})
 
 
 class _Reading(TokenReading):

@@ -145,6 +145,6 @@ def _in_words(failure: Exception | None) -> str:
     if isinstance(failure, UnsupportedError):
         return str(failure)
     if isinstance(failure, torch.fx.proxy.TraceError) and "control flow" in str(failure):
-        return "its code decides by a tensor's numbers, or by its size, which input_size= tells"
+        return "its code decides by a tensor's numbers, or by sizes, which input_size= or inputs= tells"
     why = (str(failure).strip().splitlines() or [""])[0][:200]
     return f"{type(failure).__name__}{': ' if why else ''}{why}"

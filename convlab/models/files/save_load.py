@@ -275,7 +275,7 @@ def _read_for(stored: Model, native: object, size: Size | None) -> Model:
         model = read(native)
     except ModelError:
         model = None
-    if model is not None and model.whole and size is None:
+    if model is not None and size is None and (model.whole or len(stored.inputs) == 1):
         return model
     example = random_images(steps(stored), 0, size, inputs=stored.inputs)[0]
     told = read(native, tuple(example.values()) if len(example) > 1 else next(iter(example.values())))
