@@ -54,6 +54,11 @@ def test_there_and_back(framework, other, name, tmp_path):
     assert same_bits(results(other, load(path, into=run_source(other, ported.source(), X))), expected)
 
 
+def test_its_own_source_is_read_whole(framework):
+    text = port(model(framework, "ssd"), to=framework).source()
+    assert read(run_source(framework, text, X)).whole
+
+
 def test_a_whole_result(framework):
     """The rows of boxes, (N, boxes, numbers), are alike in all frameworks; gluon's result is a row of all numbers."""
     ssd = in_order(results(framework, model(framework, "ssd")))

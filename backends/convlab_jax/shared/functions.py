@@ -15,7 +15,7 @@ import numpy as np
 
 from convlab.models.layers.spatial import to_first, to_last
 
-from .across_channels import gated_linear_unit, pixel_unshuffle
+from .across_channels import anchors, gated_linear_unit, pixel_unshuffle
 from .activations import ACTIVATIONS, with_number
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
@@ -114,12 +114,20 @@ def _over_pixels(equation: Equation, x: Value, value: Value) -> _Candidates:
         yield from _pads(x, value)
     elif equation.primitive == "slice":
         yield from _slices(equation, x)
-    elif equation.primitive == "reshape" and len(value.shape) == len(x.shape) == 4 and value.shape[1] < x.shape[1]:
-        factor = x.shape[1] // value.shape[1]
-        yield from ((pixel_unshuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
-    elif equation.primitive == "reshape" and len(value.shape) == 4 and value.shape[1] > x.shape[1]:
-        factor = value.shape[1] // x.shape[1]
-        yield from ((pixel_shuffle, {"factor": factor, "channels_last": last}) for last in (False, True))
+    elif equation.primitive == "reshape" and len(value.shape) == 4:
+        yield from _rearranged(x.shape, value.shape)
+
+
+def _rearranged(before: tuple[int, ...], after: tuple[int, ...]) -> _Candidates:
+    """What may make pixels of channels, or channels of pixels."""
+    if after[1] == before[1] and after[2] > before[2]:
+        yield anchors, {"count": after[2] // before[2]}
+    elif after[1] > before[1]:
+        yield from ((pixel_shuffle, {"factor": after[1] // before[1], "channels_last": last}) for last in (False, True))
+    elif after[1] < before[1] and len(before) == 4:
+        yield from (
+            (pixel_unshuffle, {"factor": before[1] // after[1], "channels_last": last}) for last in (False, True)
+        )
 
 
 def _inner(x: Value) -> tuple[int, ...]:

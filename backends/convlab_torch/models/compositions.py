@@ -215,7 +215,7 @@ def _picked(node: torch.fx.Node, call: Call) -> Composed:
 def _side_by_side(node: torch.fx.Node, call: Call) -> Composed:
     """Equal parts of the channels as pixels side by side, `x.unflatten(1, (3, -1)).movedim(1, -1).flatten(-2)`."""
     moved: Any = node.args[0]
-    parts = moved.args[0] if getattr(moved, "target", None) in ("movedim", torch.movedim) else None
+    parts: Any = moved.args[0] if getattr(moved, "target", None) in ("movedim", torch.movedim) else None
     if node.args[1:] != (-2,) or getattr(parts, "target", None) != "unflatten" or moved.args[1:] != (1, -1):
         return None
     image, axis, sizes = parts.args
