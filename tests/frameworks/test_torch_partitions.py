@@ -49,7 +49,7 @@ class PartitionAttentionLayer(nn.Module):
 
     def __init__(self, channels: int, size: int, kind: str) -> None:
         super().__init__()
-        self.partition_type, self.size = kind, size
+        self.partition_type, self.size, self.grid_size = kind, size, (4, 6)
         attention = RelativePositionalMultiHeadAttention(channels, 2, size)
         self.attn_layer = nn.Sequential(nn.LayerNorm(channels), attention, nn.Dropout(0.0))
         self.mlp_layer = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.GELU())
@@ -106,6 +106,7 @@ def test_windows_and_grids(model) -> None:
     assert not ported.untouched
     with torch.no_grad():
         assert float((ported.model(torch.from_numpy(X)) - model(torch.from_numpy(X))).abs().max()) < 1e-12
+    assert port(model, to="torch", input_size=X.shape[2:]).evidence.same
     with pytest.raises(ModelError, match="its keys are multiplied by another number"):
         port_weights(None, ported.model, model, inputs=X)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlab.geometry.geometry import Pair
@@ -35,13 +36,14 @@ class PartitionAttention(OfTorchvision):
     Args:
         inner: the module.
         grid: whether the partitions are grids, or windows.
+        size: the rows and columns of the images that the code around it takes.
     """
 
     why = "its keys are multiplied by another number than those of attention"
 
-    def __init__(self, inner: nn.Module, grid: bool) -> None:
+    def __init__(self, inner: nn.Module, grid: bool, size: Pair) -> None:
         super().__init__(inner)
-        self.grid = grid
+        self.grid, self.size = grid, size
 
     @property
     def window(self) -> Pair:
@@ -50,9 +52,14 @@ class PartitionAttention(OfTorchvision):
         return inner.size, inner.size
 
     def forward(self, x: Tensor) -> Tensor:
-        """The image, each pixel computed from those of its partition; their sizes must be multiples of it."""
-        windows = window_layers.windows_of((int(x.shape[2]), int(x.shape[3])), self.window, (0, 0), self.grid)
-        y: Tensor = self.inner(x.flatten(2).transpose(1, 2)[:, torch.from_numpy(windows.places)])
+        """The image, each pixel computed from those of its partition.
+
+        Images of other sizes than multiples of it are padded, as those of `convlab.models.layers.windows` are.
+        """
+        rows, columns = int(x.shape[2]), int(x.shape[3])
+        windows = window_layers.windows_of((rows, columns), self.window, (0, 0), self.grid)
+        padded = F.pad(x, (0, windows.padded[1] - columns, 0, windows.padded[0] - rows))
+        y: Tensor = self.inner(padded.flatten(2).transpose(1, 2)[:, torch.from_numpy(windows.places)])
         return y.flatten(1, 2)[:, torch.from_numpy(windows.back)].transpose(1, 2).reshape(x.shape)
 
 
@@ -97,7 +104,8 @@ def of_partitions(model: nn.Module, path: str) -> PartitionAttention | WindowAtt
     layer: Any = model.get_submodule(path.rpartition("attn_layer")[0].rstrip("."))
     if class_path(module) != _OF_PARTITIONS or class_path(layer) != _LAYER:
         return None
-    return PartitionAttention(module, layer.partition_type == "grid").train(module.training)
+    rows, columns = layer.grid_size
+    return PartitionAttention(module, layer.partition_type == "grid", (rows, columns)).train(module.training)
 
 
 def _of_block(attention: Any, block: Any) -> WindowAttention | None:
@@ -121,7 +129,9 @@ def _read(m: PartitionAttention) -> Layer:
         queries, keys, values = np.split(dense[name], 3)
         dense[name] = np.concatenate([queries, keys * dense[name].dtype.type(factor), values])
     table = ops.to_numpy(given.relative_position_bias_table)
-    return window_layers.WindowAttention(**dense, heads=given.n_heads, table=table, window=m.window, grid=m.grid)
+    return window_layers.WindowAttention(
+        **dense, heads=given.n_heads, table=table, window=m.window, size=m.size, grid=m.grid
+    )
 
 
 READERS: dict[type[nn.Module], Callable[[Any], Layer]] = {PartitionAttention: _read}

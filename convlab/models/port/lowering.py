@@ -179,6 +179,7 @@ class Lowering:
             self.tied = self.tied or given.shape.size is not None
             self.at[path] = given.shape.size or layer.embedding.shape[1:]
         if isinstance(layer, WindowAttention):
+            self.tied = self.tied or layer.size is not None
             return replace(layer, size=given.shape.size)  # type: ignore[arg-type]  # it is for images
         if isinstance(layer, Dense) and given.flattened:
             return self._reordered(layer, given)
