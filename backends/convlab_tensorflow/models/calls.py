@@ -49,7 +49,9 @@ def traced_call(layer: kl.Layer, tensors: Sequence[Any], alone: bool) -> keras.M
     for times, size in _TIMES.items():
         other = _traced(layer, [_resized(shape, times, size) for shape in shapes], dtypes)
         if not isinstance(other, str) and _kinds(other) != _kinds(traced):
-            return "its call does something else for images of other sizes. Hint: give input_size="
+            return (
+                "its call does something else for images of other sizes. Hint: give input_size=, or inputs= for several"
+            )
     return traced
 
 

@@ -53,6 +53,9 @@ def graph_of(
     return giving(reading.result, values, lambda layer: Outputs(layer.names), names)
 
 
+_UNKNOWN = "its input's shape isn't known. Hint: give inputs=, arrays that it takes"
+
+
 class _Reading:
     """A model on its way to parts, in the order in which they are computed."""
 
@@ -87,7 +90,7 @@ class _Reading:
             own = known_by_what_it_does(layer, tensors[0]) if len(inputs) == 1 else None
             if own is not None:
                 return self._append([Part(path, layer, own, type(layer).__name__)], inputs, tensors[0])
-            traced = "its input's shape isn't known" if tensors[0] is None else traced_call(layer, tensors, self.alone)
+            traced = _UNKNOWN if tensors[0] is None else traced_call(layer, tensors, self.alone)
             if not isinstance(traced, str):
                 return self._functional(traced, path, inputs)
             if private.layers_inside(layer):

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.adapters import as_arrays
-from convlab.models.layers.arguments import arguments_needed, examples_of, first_example, input_values
+from convlab.models.layers.arguments import arguments_needed, examples_of, input_values
 from convlab.models.layers.flattening import Flatten, Unflatten
 from convlab.models.layers.layer import Layer
 from convlab.models.layers.moved import layer_that_moves
@@ -92,10 +92,10 @@ def _graph(model: kl.Layer, inputs: Any, layouts: set[str | None], rank: int, al
     channels_last = (layouts or {FORMATS[keras.config.image_data_format()]}) == {"NHWC"}
     parts = graph_of(model, lambda layer, path: [*_parts(layer, path)], JOINING, shapes, channels_last, alone)
     taken = dict.fromkeys(shapes) | named if {*named} <= {*shapes} else dict.fromkeys(shapes)
-    if alone and len(shapes) > 1:
-        raise UnsupportedError("it can be read for images of one size alone, and takes several inputs")
     if alone:
-        taken = {INPUT: tuple(np.shape(first_example(inputs))[-rank - 1 :])}
+        first = "NCHW" in layouts
+        given = {value: tuple(each or ())[1:] for value, each in shapes.items()}
+        taken = {value: each if first else (each[-1], *each[:-1]) for value, each in given.items()}
     return Model("tensorflow", [*_with_order(parts)], True, model, taken.get(INPUT), alone=alone, inputs=taken)
 
 
