@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convlab import port
+from convlab.errors import PartialPortWarning
 from convlab.models.adapters import read
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype("float32")
@@ -268,6 +269,21 @@ def _changed_perhaps(net, x):
 )
 def test_a_view_of_what_is_changed_in_place_is_refused(code, why) -> None:
     assert why in str(read(Code(code, "one").eval()).loose)
+
+
+def test_equal_numbers_of_a_parameter_stay_two() -> None:
+    """So BiFPN begins, arXiv:1911.09070; `weight[0]` is taken twice, and stays one."""
+    model = Code(
+        lambda net, x: net.weight[0] * x + net.weight[1] * net.one(x) + net.weight[0] * net.two(x), "one", "two"
+    )
+    model.weight = nn.Parameter(torch.ones(2))
+    with pytest.warns(PartialPortWarning, match="each time the code computes anew from weight"):
+        ported = port(model.eval(), to="torch")
+    scales = {name: each.numel() for name, each in ported.model.named_parameters() if name.startswith("weight")}
+    assert scales == {"weight.0.weight": 1, "weight.1.weight": 1}
+    with torch.no_grad():
+        expected = model(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(run("torch", ported.model, X), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_an_unknown_operation_is_named_alone() -> None:

@@ -70,6 +70,13 @@ def fetched(node: torch.fx.Node) -> list[str]:
     return [*dict.fromkeys(path for each in node.all_input_nodes for path in fetched(each))]
 
 
+def place_in_array(node: torch.fx.Node) -> str:
+    """Which number of an array a node takes, as the end of a path, ".1" for `weights[1]`; "" for no single one."""
+    if node.target is operator.getitem and isinstance(node.args[1], int):
+        return f".{node.args[1]}"
+    return place_in_array(node.all_input_nodes[0]) if node.all_input_nodes else ""
+
+
 def notes_of_computed(arrays: Iterable[torch.fx.Node], computed: Container[torch.fx.Node]) -> dict[str, str]:
     """How some of the arrays of a layer are computed, by the paths of those that they are computed from."""
     notes: dict[str, str] = {}

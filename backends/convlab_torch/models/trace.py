@@ -33,7 +33,7 @@ from .attention import (
 from .calls import native_of_call
 from .casts import drop_casts
 from .channel_convolutions import RowConvolution, convolves_rows
-from .constants import computed_from, fetched, notes_of_computed, with_arrays
+from .constants import computed_from, fetched, notes_of_computed, place_in_array, with_arrays
 from .functional import NORMS, view_of
 from .functions import (
     outputs,
@@ -328,14 +328,16 @@ class _Reading(TokenReading):
 
     def _native(self, node: torch.fx.Node) -> tuple[Any, list[torch.fx.Node], str]:
         """What computes a node, the nodes whose values it takes, and the path of the arrays that it takes."""
-        own = [fetched(each)[0] for each in node.all_input_nodes if each in self.arrays]
+        taken = [each for each in node.all_input_nodes if each in self.arrays]
+        own = [f"{fetched(each)[0]}{place_in_array(each)}" for each in taken]
         self.notes |= notes_of_computed(node.all_input_nodes, self.computed)
         if not own and node.target not in NORMS:
             return *native_of_call(node, self.rank), ""
         last = any(each in self.last for each in node.all_input_nodes)
         native, tensor = with_arrays(node, self.arrays, last, self.rank, self.channels_of, self.shapes)
         native = (over_last_axis(native, self.rank) or native) if last else native
-        alone = len(own) == 1 and not isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
+        whole = len(own) > 1 or isinstance(native, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED))
+        alone = bool(own) and (not whole or bool(place_in_array(taken[0])))
         path = own[0] if alone else own[0].rpartition(".")[0] if own else ""
         return native, [tensor], "" if path.startswith("_tensor_constant") else path  # an array in the code has no name
 
