@@ -102,7 +102,8 @@ def _statistics_new(case: LayerCase) -> Iterator[Cause]:
 @layer_suspect("statistics of another momentum", BatchNorm)
 def _momentum(case: LayerCase) -> Iterator[Cause]:
     a, b = (np.append(norm.mean, norm.variance.astype(np.float64) - 1) for norm in (case.a, case.b))
-    rounding = float(np.spacing(np.abs([case.a.variance, case.b.variance]).max()))  # which the 1 has brought
+    # A variance close to 1 has lost the last bits of how far it is from 1.
+    rounding = float(np.spacing(np.abs([case.a.variance, case.b.variance]).max()))
     share = _factor(a, b, rounding)
     if share is not None:
         yield Cause(
