@@ -166,17 +166,23 @@ def write(family: str, name: str, target: str, cells: list[str]) -> None:
     COVERAGE.write_text(text[:before] + summary(rows) + text[after:])
 
 
+TARGETS = ("torch", "mxnet", "jax", "jax.nnx", "tensorflow")
+
+
 def summary(rows: dict[tuple[str, ...], str]) -> str:
-    """How many models of each family are read whole, and how many of the ports that were tried are proven."""
-    lines = ["<!-- summary -->", "| family | read whole | ports tried | proven | models that aren't read whole |"]
-    lines.append("|---|---|---|---|---|")
+    """How many models of each family are read whole, and how many ports to each backend are proven."""
+    lines = ["<!-- summary -->", f"| family | read whole | {' | '.join(f'to {each}' for each in TARGETS)} |"]
+    lines.append("|---" * (len(TARGETS) + 2) + "|")
     for family in sorted({key[0] for key in rows}):
-        read_rows = {key[1]: line for key, line in rows.items() if key[0] == family and key[2] == "read"}
-        ports = [line for key, line in rows.items() if key[0] == family and key[2] != "read"]
-        whole = [name for name, line in read_rows.items() if "| whole |" in line]
-        proven, left = sum("| proven |" in line for line in ports), sorted({*read_rows} - {*whole})
-        figures = f"{len(whole)} of {len(read_rows)} | {len(ports)} | {proven} | {', '.join(left) or 'none'}"
-        lines.append(f"{family} | {figures} |")
+        names = [key[1] for key in rows if key[0] == family and key[2] == "read"]
+        whole = sum("| whole |" in rows[family, name, "read"] for name in names)
+        cells = [f"{whole} of {len(names)}"]
+        for target in TARGETS:
+            tried = [line for key, line in rows.items() if key[0] == family and key[2] == target]
+            proven = sum("| proven |" in line for line in tried)
+            few = " tried" if len(tried) < len(names) else ""
+            cells.append(f"{proven} of {len(tried)}{few}" if tried else "")
+        lines.append(f"{family} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
