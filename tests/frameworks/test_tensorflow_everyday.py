@@ -42,7 +42,16 @@ def functions(x):
     return y * ops.mean(x, axis=(1, 2))[:, None, None, :] + x[:, 0, 0][:, None, None]
 
 
-@pytest.mark.parametrize("code", [slices, functions])
+def statistics(x):
+    """Norms, variances and the cosine of two rows."""
+    y = (x - ops.mean(x, axis=(1, 2), keepdims=True)) / (ops.std(x, axis=(1, 2), keepdims=True) + 0.1)
+    y = ops.normalize(y + ops.var(x, axis=-1, keepdims=True))
+    rows, others = kl.Flatten()(y), kl.Dense(384)(kl.GlobalAveragePooling2D()(x))
+    shares = ops.concatenate([kl.Dot(1)([rows, others]), kl.Dot(-1, normalize=True)([rows, others])], axis=-1)
+    return ops.concatenate([shares, ops.norm(rows, axis=-1, keepdims=True), kl.UnitNormalization()(others)], axis=-1)
+
+
+@pytest.mark.parametrize("code", [slices, functions, statistics])
 def test_it_is_ported(code) -> None:
     model = model_of(code)
     ported = port(model, to="tensorflow")
@@ -54,6 +63,8 @@ def test_it_is_ported(code) -> None:
 @pytest.mark.parametrize(
     ("code", "why"),
     [
+        (lambda x: ops.normalize(x, order=1), "its order is 1, expected 2"),
+        (lambda x: kl.Dot((3, 3))([x, x]), r"its axes are \(3, 3\), expected 1 of rows"),
         (lambda x: ops.split(x, 2, axis=1)[0], "split: it splits axis 1, expected -1"),
         (lambda x: x[:, :4:2], "getitem: it takes each so many pixels up to a place"),
         (lambda x: x[..., ::2], "getitem: it takes each so many channels"),

@@ -211,7 +211,7 @@ class OfItsOwn(kl.Conv2D):
 @pytest.mark.parametrize(
     ("native", "note"),
     [
-        (randomly(kl.UnitNormalization()), "UnitNormalization"),
+        (kl.RepeatVector(2), "RepeatVector"),
         (randomly(OfItsOwn(4, 3)), "OfItsOwn: it is a Conv2D with a call of its own"),
         (kl.Softmax(axis=1), "Softmax: its axis is 1, expected -1, the channels"),
         (kl.Activation(keras.ops.sin), "Activation: convlab doesn't know the function sin"),

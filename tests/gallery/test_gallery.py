@@ -128,7 +128,7 @@ def test_pytorch_67551_same_with_a_stride():
         assert fixed.evidence.same
         assert fixed.evidence.rows[0].sizes == [(size, size)]
     assert compare(layer, port(layer, to="torch", layers="convlab").model).same  # They agree for every size.
-    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.UnitNormalization(name="unit")])
+    inside = keras.Sequential([keras.Input((16, 16, 3)), layer, keras.layers.UnitNormalization(axis=2, name="unit")])
     ported = port_parts(inside, "unit", to="torch", input_size=16)
     assert list(ported.untouched) == ["unit"]
     assert ported.evidence.rows[0].sizes == [(16, 16)]

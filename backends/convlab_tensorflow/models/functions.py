@@ -126,7 +126,7 @@ def _class_token(first: Any, tokens: Any, axis: int) -> kl.Layer:
 def _over_pixels(name: str) -> Callable[..., list[kl.Layer]]:
     def natives(x: Any, axis: Any = None, keepdims: bool = False) -> list[kl.Layer]:
         axes, count = [axis] if isinstance(axis, int) else axis or [], len(x.shape)
-        if [each % count for each in axes] == [count - 1] and keepdims and count > 2:
+        if [each % count for each in axes] == [count - 1] and keepdims and count > 1:
             return [ChannelPool({"GlobalMaxPooling": "max", "GlobalSum": "sum"}.get(name, "average"))]
         if count < 3 or sorted(each % count for each in axes) != [*range(1, count - 1)]:
             raise UnsupportedError(f"it reduces the axes {axis}, expected (1, 2), rows and columns")

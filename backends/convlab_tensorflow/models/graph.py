@@ -19,6 +19,7 @@ from .calls import in_order, traced_call
 from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs
 from .readers import read_layer
+from .spelled_out import spelled_out
 from .tokens import Forms, known_by_what_it_does, part_of_tokens
 
 Parts = Callable[[kl.Layer, str], Sequence[Part]]
@@ -164,6 +165,8 @@ class _Reading:
 
     def _called(self, call: Any, path: str, inputs: Sequence[str]) -> Any:
         operation = call.operation
+        if (simpler := spelled_out(operation, call.input_tensors)) is not None:
+            return self._functional(simpler, path, inputs)
         given = keras.tree.flatten(call.arguments.args[:1])
         if isinstance(operation, kl.Concatenate) and len(given) != len(inputs):
             raise UnsupportedError(f"{_inside(path, operation.name)}: it joins an array of numbers")
