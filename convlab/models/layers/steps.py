@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .reading import INPUT, Model, Part, consumers, inputs_first, without
 from .slopes import Slopes
 from .tokens import Tokens
 from .transposed import TransposedConvolution
+
+_Joined = TypeVar("_Joined", bound=Layer)
 
 # What belongs to the layer before it.
 _BEHIND = {Flatten: GlobalPool, Crop: TransposedConvolution}
@@ -55,11 +57,7 @@ class Step:
     @property
     def convolution(self) -> Convolution | None:
         """The one convolution that computes the same as the whole step, if there is one."""
-        *borders, main = self.layers
-        joined = main if isinstance(main, Convolution) else None
-        for border in reversed(borders):
-            joined = join_border(border, joined) if joined is not None and isinstance(border, Pad) else None
-        return joined
+        return self._with_borders(Convolution, join_border)
 
     @property
     def transposed(self) -> TransposedConvolution | None:
@@ -76,10 +74,14 @@ class Step:
     @property
     def pool(self) -> Pool | None:
         """The pool with the border before it as its padding, if it is a pool; see `join_pool`."""
+        return self._with_borders(Pool, join_pool)
+
+    def _with_borders(self, kind: type[_Joined], join: Callable[[Pad, _Joined], _Joined | None]) -> _Joined | None:
+        """The last layer, joined with the borders before it; None where it isn't of the kind, or can't be joined."""
         *borders, main = self.layers
-        joined = main if isinstance(main, Pool) else None
+        joined = main if isinstance(main, kind) else None
         for border in reversed(borders):
-            joined = join_pool(border, joined) if joined is not None and isinstance(border, Pad) else None
+            joined = join(border, joined) if joined is not None and isinstance(border, Pad) else None
         return joined
 
     @property
