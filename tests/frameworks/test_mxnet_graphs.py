@@ -163,9 +163,11 @@ def test_a_model_of_the_zoo():
         lambda F, x: F.slice_axis(x, axis=2, begin=1, end=-2),
         lambda F, x: F.slice_axis(x, axis=3, begin=2, end=None),
         lambda F, x: F.slice_axis(x, axis=1, begin=1, end=3),
+        lambda F, x: F.L2Normalization(x, mode="channel"),
+        lambda F, x: F.L2Normalization(F.flatten(F.Pooling(x, global_pool=True, pool_type="max")), eps=0.5),
     ],
 )
-def test_borders_and_parts(code) -> None:
+def test_borders_parts_and_lengths(code) -> None:
     block = with_code(code)
     ported = port(block, to="mxnet")
     assert ported.evidence.same
@@ -180,6 +182,7 @@ def test_borders_and_parts(code) -> None:
         (lambda F, x: F.concat(x, x, dim=2), "it concatenates along axis 2, expected 1"),
         (lambda F, x: F.reshape(x, (0, 2, -1)), r"it gives the shape \(0, 2, -1\), expected \(0, -1\)"),
         (lambda F, x: F.mean(x, axis=1), "it reduces the axes 1, expected"),
+        (lambda F, x: F.L2Normalization(x), "its mode is 'instance', expected 'channel' of images"),
         (lambda F, x: F.LeakyReLU(F.sin(x)), "sin0: convlab doesn't know the operator sin"),
         (lambda F, x: F.slice_axis(x, axis=2, begin=0, end=3), "it takes 0 to 3 of axis 2, which depends on the image"),
         (

@@ -321,6 +321,8 @@ def _dense(options: Mapping[str, Any], arrays: Arrays) -> Layer:
 
 
 EXPAND_DIMS = "expand_dims"
+# What divides vectors by their lengths, which is several layers.
+UNIT = "L2Normalization"
 # Another operator is another entry.
 OPERATORS: dict[str, Reader] = {
     "Convolution": _convolution,

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from ....errors import UnsupportedError
+from ...layers.activations import Activation, Affine
 from ...layers.arguments import input_values
 from ...layers.flattening import Flatten, Unflatten
-from ...layers.joining import Concatenate, Joining
+from ...layers.joining import Concatenate, Divide, Joining, Multiply
 from ...layers.layer import Dense, Layer
-from ...layers.pooling import GlobalPool
+from ...layers.pooling import ChannelPool, GlobalPool
 from ...layers.reading import INPUT, Part, giving
 from ...layers.shapes import channels_at, gives_rows
 from ...layers.tokens import Anchors, ConcatenatePixels, Tokens
 from ..fields import excerpt
 from ..neutral import LONGEST_PATH
-from .operators import EXPAND_DIMS, LEARNED, NOTHING, OPERATORS
+from .operators import EXPAND_DIMS, LEARNED, NOTHING, OPERATORS, UNIT
 from .tokens import (
     ANYWHERE,
     IMAGES,
@@ -145,6 +146,9 @@ class SymbolReading:
             return
         arrays = [nodes[each]["name"] for each in given if nodes[each]["name"] in self.parameters]
         axes = {self._axes_of(each) for each in sources}
+        if node["op"] == UNIT and axes == {IMAGES}:
+            self._keep(number, IMAGES, [self._of_length_one(number, node, options, inputs[0])])
+            return
         value = self._computed(number, node, options, inputs, arrays, axes)
         self._keep(number, axes.pop(), [value])
 
@@ -181,6 +185,19 @@ class SymbolReading:
         if not isinstance(layer, Unflatten) and (rows or gives_rows(layer) or isinstance(layer, (Dense, Flatten))):
             self.rows.add(value)
         return value
+
+    def _of_length_one(self, number: int, node: Mapping[str, Any], options: Mapping[str, Any], value: str) -> str:
+        """Add what divides the channels of each pixel, or of each row, by the root of the sum of their squares."""
+        mode = options.get("mode", "instance")
+        if mode != "channel" and not (mode == "instance" and options["rows"]):
+            raise UnsupportedError(f"{self.path(node['name'])}: its mode is {mode!r}, expected 'channel' of images")
+        squares = self._further(number, node, Multiply(), [value, value])
+        total = self._further(number, node, ChannelPool("sum"), [squares])
+        above = self._further(number, node, Affine(shift=float(options.get("eps", 1e-10))), [total])
+        length = self._further(number, node, Activation("sqrt"), [above])
+        result = self._further(number, node, Divide(), [value, length])
+        self.rows |= {squares, total, above, length, result} if options["rows"] else set()
+        return result
 
     def _layer(
         self,
