@@ -152,7 +152,7 @@ def casts(net, x):
     F.leaky_relu_(y, 0.25)
     z = y.type_as(x)  # the same tensor
     F.elu_(z, 0.5)
-    return y + 2 * z.to(torch.float32).to(memory_format=torch.channels_last)
+    return y.type(torch.float32) + 2 * z.to(torch.float32).to(memory_format=torch.channels_last)
 
 
 def restored(net, x):
@@ -222,6 +222,7 @@ def test_it_is_read(code, tmp_path) -> None:
         (lambda net, x: x.masked_fill(x > 1, 0.0), "masked_fill: convlab doesn't know it"),
         (lambda net, x: x.double(), "double: convlab doesn't know it"),
         (lambda net, x: x.to(torch.float64), "to: convlab doesn't know it"),
+        (lambda net, x: x.type("torch.DoubleTensor"), "type: convlab doesn't know it"),
         (
             lambda net, x: net.one(x).__setitem__(0, x),
             "it can't be traced (it writes into a part of a tensor, as x[...]",

@@ -9,7 +9,7 @@ import torch.fx
 from torch import nn
 
 _METHODS = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
-_TO = ("to", "type", "type_as", "cpu", "cuda")
+_TO = ("to", "type_as", "cpu", "cuda")
 
 
 def drop_casts(graph: torch.fx.Graph, model: nn.Module) -> None:
@@ -35,6 +35,8 @@ def drop_casts(graph: torch.fx.Graph, model: nn.Module) -> None:
 def _keeps(node: torch.fx.Node, dtype: torch.dtype) -> bool:
     """Whether a method casts to no other dtype: what another tensor has is the model's."""
     given: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
+    if node.target == "type":  # Without a dtype it gives a name.
+        return given == (dtype,)
     keeps = node.target in _TO and all(each == dtype for each in given if isinstance(each, torch.dtype))
     return keeps or _METHODS.get(str(node.target)) == dtype
 
