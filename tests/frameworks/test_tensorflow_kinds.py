@@ -108,7 +108,7 @@ def test_a_block_with_a_layer_scale() -> None:
     assert kinds["narrow"] == "conv2d"
     assert "channel_affine" in kinds.values()
     ported = port(shaken(block()), to="tensorflow").model
-    scale = ported.get_layer("scale.multiply")
+    scale = ported.get_layer("scale.gamma")
     assert [variable.name for variable in scale.trainable_variables] == ["gamma"]
 
 

@@ -12,6 +12,7 @@ from making import run
 from sources import net
 from torch import nn
 
+from convlab import port_weights
 from convlab.models.adapters import models_of, read
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.reading import INPUT
@@ -116,6 +117,28 @@ def test_the_original_takes_the_state_dict_that_comes_back(framework, kind):
     assert back.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in back.items())
     original.load_state_dict(back)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A parameter of its own, and dense layers of each pixel (arXiv:2201.03545)."""
+
+    def __init__(self):
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.LayerNorm(3)
+        self.wide, self.narrow = nn.Linear(3, 5), nn.Linear(5, 3)
+        self.gamma = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x):
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.narrow(nn.functional.gelu(self.wide(y))).permute(0, 3, 1, 2)
+        return x + self.gamma * y
+
+
+def test_what_comes_back_in_other_layers_comes_into_the_original_by_port_weights(framework):
+    original, other = ConvNeXtBlock().eval(), ConvNeXtBlock().eval()
+    back = port(port(original, framework), "torch")
+    other.load_state_dict(port_weights(None, back, other))
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in other.state_dict().items())
 
 
 NAMES = {

@@ -43,18 +43,24 @@ def check_constants(path: str, function: Any, layer: Layer) -> None:
 
 
 def replaced_array(path: str, variable: Any, function: Any, layer: Layer) -> Any:
-    """An array of the model's own that its code takes, in another one's place: a class token or positions.
+    """An array of the model's own that its code takes, in another one's place: a class token, positions or a scale.
 
     Raises:
         ModelError: the code computes the layer's numbers from it.
     """
     own, _ = read_function(function)
-    trees = (None if each is None else trees_of(each) for each in (own, layer))
-    mine, new = (next(iter(tree.values())) if tree else None for tree in trees)
+    mine, new = (None if each is None else _only_array(each) for each in (own, layer))
     if mine is None or new is None or not np.array_equal(np.ravel(mine), np.ravel(ops.to_numpy(variable))):
         check_constants(path, function, layer)
         return variable
     return ops.asarray(np.array(new).reshape(np.shape(variable)), ops.dtype(variable))
+
+
+def _only_array(layer: Layer) -> Any:
+    """The one array of a layer that has one."""
+    held = [name for name in layer.arrays if getattr(layer, name) is not None]
+    trees = trees_of(layer) or {name: getattr(layer, name) for name in held}
+    return next(iter(trees.values())) if len(held) == 1 else None
 
 
 def _kind(array: Any) -> tuple[tuple[int, ...], str]:

@@ -13,7 +13,9 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.arguments import arguments_needed, examples_of
+from convlab.models.layers.attention import ClassToken, PositionEmbedding
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.norms import ChannelAffine
 from convlab.models.layers.outputs import Outputs, results_of
 from convlab.models.layers.reading import Part
 
@@ -69,6 +71,8 @@ def _symbols_of(block: Block) -> list[str]:
     return private.symbols_taken(block) if isinstance(block, mx.gluon.SymbolBlock) else []
 
 
+# What code computes with one parameter, whose path the layer then has.
+_OF_ONE_ARRAY = (ChannelAffine, ClassToken, PositionEmbedding)
 # What the operator that stands for a block is called, before the block's number.
 _BLOCK = "convlab_block"
 
@@ -113,9 +117,11 @@ class _Reading(SymbolReading):
         self.parts, self.own = parts, own
         self.blocks = dict(_walk(block, ""))
         owned = [
-            (path, inner, each) for path, inner in self.blocks.items() for each in private.parameters(inner).values()
+            (path, inner, name, each)
+            for path, inner in self.blocks.items()
+            for name, each in private.parameters(inner).items()
         ]
-        self.owners = {id(parameter): (path, inner) for path, inner, parameter in owned}
+        self.owners = {id(parameter): (path, inner, name) for path, inner, name, parameter in owned}
 
     def array(self, name: str) -> np.ndarray:
         """See `SymbolReading`."""
@@ -134,10 +140,12 @@ class _Reading(SymbolReading):
         """The block that owns an operator's parameters, without its activation, or a block that computes the same."""
         first = id(self.parameters[parameters[0]]) if parameters else None
         if first in self.owners:
-            path, owner = self.owners[first]
+            path, owner, name = self.owners[first]
             part = next(iter(self.parts(owner, path)), None)
             if part is not None and type(part.layer) is type(layer):
                 return path, part.native
+            if isinstance(layer, _OF_ONE_ARRAY):
+                path = f"{path}.{name}".removeprefix(".")
         return path, self.native_of(layer)
 
     def path(self, node: str) -> str:

@@ -15,7 +15,7 @@ from convlab.models.layers.reading import Model
 
 from .. import private
 from ..blocks import semantics
-from ..ops import mx
+from ..ops import mx, ops
 from .build import arrays_of, tensor
 from .options import Block, value_of
 from .read import read
@@ -24,13 +24,33 @@ from .read import read
 def fill(model: Model, layers: Mapping[str, Layer]) -> Block:
     """See `convlab.models.adapters.Models`."""
     other = _copy(model.native)
+    own = private.all_parameters(other)
     with semantics([model.native]) as (numpy, ctx):
         for part in read(other).parts:
             for name, array in arrays_of(part.native, layers.get(part.path)).items():
                 parameter = private.parameters(part.native)[name]
+                if parameter not in own.values():
+                    parameter = _original(part.path, own.get(part.path), parameter, array)
                 dtype = str(np.dtype(parameter.dtype).name)
                 parameter.set_data(tensor(array.reshape(parameter.shape), dtype, numpy, ctx))
     return other
+
+
+def _original(path: str, own: Any, copy: Any, array: np.ndarray) -> Any:
+    """The parameter that the model's code takes, of which convlab has a copy; the copy, if that is the array.
+
+    Raises:
+        ModelError: the code computes other numbers from its parameters.
+    """
+    numbers = ops.to_numpy(value_of(copy)).ravel()
+    if own is not None and np.array_equal(ops.to_numpy(value_of(own)).ravel(), numbers):
+        return own
+    if not np.array_equal(array.ravel(), numbers):
+        raise ModelError(
+            f"{path}: got other numbers than those that the model's code computes, expected the same.",
+            hint="give the model these numbers first.",
+        )
+    return copy
 
 
 def weights(model: Block) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -68,7 +69,9 @@ def _traced(layer: kl.Layer, shapes: Sequence[tuple[int | None, ...]], dtypes: S
         both = zip(shapes, dtypes, strict=True)
         symbols = [keras.Input(batch_shape=(count, *shape), dtype=dtype) for shape, dtype in both]
         try:
-            traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], layer.call(*as_arguments(layer, symbols)))
+            with _variables_take_symbols():
+                result = layer.call(*as_arguments(layer, symbols))
+            traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
             first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
@@ -76,6 +79,36 @@ def _traced(layer: kl.Layer, shapes: Sequence[tuple[int | None, ...]], dtypes: S
         if not any(map(_has_open_shape, private.calls(traced) or ())):
             break
     return why if traced is None else traced
+
+
+# What Python's operators of a variable are called, and the operations that they are.
+_OPERATORS = {
+    "__add__": keras.ops.add,
+    "__sub__": keras.ops.subtract,
+    "__mul__": keras.ops.multiply,
+    "__truediv__": keras.ops.divide,
+    "__matmul__": keras.ops.matmul,
+}
+
+
+@contextlib.contextmanager
+def _variables_take_symbols() -> Iterator[None]:
+    """A context in which `variable * x` takes a symbolic x, as it does within Keras's own calls of a layer."""
+    theirs = {name: getattr(keras.Variable, name) for name in _OPERATORS}
+
+    def operator(name: str) -> Callable[[Any, Any], Any]:
+        return lambda a, b: (_OPERATORS if isinstance(b, keras.KerasTensor) else theirs)[name](a, b)
+
+    inherited = [name for name in theirs if name not in vars(keras.Variable)]
+    try:
+        for name in theirs:
+            setattr(keras.Variable, name, operator(name))
+        yield
+    finally:
+        for name, method in theirs.items():
+            setattr(keras.Variable, name, method)
+        for name in inherited:
+            delattr(keras.Variable, name)
 
 
 def _resized(shape: tuple[int | None, ...], times: float, size: int) -> tuple[int | None, ...]:

@@ -15,6 +15,7 @@ from convlab.models.layers.reading import Part, giving
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
+from .arrays import OF_ONE_ARRAY, own_variables
 from .calls import in_order, traced_call
 from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs
@@ -46,7 +47,7 @@ def graph_of(
     Raises:
         UnsupportedError: it can't be traced, or takes or gives more than one tensor; or an operation is unknown.
     """
-    reading = _Reading(parts, joining, channels_last, alone)
+    reading = _Reading(parts, joining, channels_last, alone, own_variables(model))
     tensors = [None if shape is None else keras.KerasTensor(tuple(shape)) for shape in shapes.values()]
     result = reading.layer(model, "", [*shapes], tensors)
     (names, values), (_, tensors) = results_of(result), results_of(reading.last)
@@ -60,8 +61,16 @@ _UNKNOWN = "its input's shape isn't known. Hint: give inputs=, arrays that it ta
 class _Reading:
     """A model on its way to parts, in the order in which they are computed."""
 
-    def __init__(self, parts: Parts, joining: tuple[type[kl.Layer], ...], channels_last: bool, alone: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        joining: tuple[type[kl.Layer], ...],
+        channels_last: bool,
+        alone: bool,
+        variables: Mapping[int, str],
+    ) -> None:
         self.parts, self.joining, self.channels_last, self.alone = parts, joining, channels_last, alone
+        self.variables = variables
         self.result: list[Part] = []
         self.forms = Forms()
         self.last: Any = None
@@ -199,7 +208,15 @@ class _Reading:
         except UnsupportedError as error:
             raise UnsupportedError(f"{name}: {error}") from error
         inputs = [*inputs] * factors(operation, args)
-        return self._append([part for native in natives for part in self.parts(native, name)], inputs, _first(call))
+        parts = [part for native in natives for part in self.parts(native, name)]
+        return self._append(self._named(parts, (args, kwargs)), inputs, _first(call))
+
+    def _named(self, parts: Sequence[Part], arguments: Any) -> Sequence[Part]:
+        """The parts that a call of an operation is; one that is of a variable alone has the variable's path."""
+        paths = [path for value in keras.tree.flatten(arguments) if (path := self.variables.get(id(value)))]
+        if len(paths) == len(parts) == 1 and isinstance(parts[0].layer, OF_ONE_ARRAY):
+            return [replace(parts[0], path=paths[0])]
+        return parts
 
     def _same_pixels(self, call: Any, value: str) -> str:
         """The value that images or tokens are in another shape; "" for what isn't their pixels: see `_reshaped`."""

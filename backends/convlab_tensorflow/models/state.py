@@ -11,12 +11,13 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from convlab.errors import UnsupportedError
+from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.attention import Attention
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model
+from convlab.models.layers.reading import Model, Part
 
 from .. import private
+from .arrays import OF_ONE_ARRAY, array_of
 from .attention import fill_attention
 from .build import arrays_of
 from .readers import SEPARABLE, children
@@ -26,21 +27,56 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
     """See `convlab.models.adapters.Models`."""
     other = _copy(model.native)
     other.set_weights(model.native.get_weights())
+    parts = {part.path: part for part in model.parts}
     for path, layer in layers.items():
-        native, half = other, ""
-        for name in filter(None, path.split("/")):
-            if isinstance(native, SEPARABLE):
-                half = f"{name}_"  # The layer is two of convlab's, which have its arrays.
-            else:
-                native = next(child for child in children(native) if child.name == name)
-        if isinstance(layer, Attention):
+        native, inside, half = _at(other, path)
+        if inside:
+            _fill_own(native, inside, parts[path], layer)
+        elif isinstance(layer, Attention):
             fill_attention(native, layer)
-            continue
-        for name, array in arrays_of(native, layer).items():
-            variable = getattr(native, f"{half}{name}" if name == "kernel" else name, None)
-            if variable is not None:
-                variable.assign(array.reshape(variable.shape))
+        else:
+            alone = native.weights[0] if len(native.weights) == 1 and isinstance(layer, OF_ONE_ARRAY) else None
+            for name, array in arrays_of(native, layer).items():
+                variable = getattr(native, f"{half}{name}" if name == "kernel" else name, alone)
+                if variable is not None:
+                    variable.assign(array.reshape(variable.shape))
     return other
+
+
+def _at(model: kl.Layer, path: str) -> tuple[kl.Layer, str, str]:
+    """The innermost layer at a path, what its code computes there, and the start of its kernel's name."""
+    native, half = model, ""
+    for name in filter(None, path.split("/")):
+        if isinstance(native, SEPARABLE):
+            half = f"{name}_"  # The layer is two of convlab's, which have its arrays.
+            continue
+        child = next((child for child in children(native) if child.name == name), None)
+        if child is None:
+            return native, name, half
+        native = child
+    return native, "", half
+
+
+def _fill_own(owner: kl.Layer, name: str, part: Part, layer: Layer) -> None:
+    """Set a variable of a layer that its code takes as it is: the one of this name, or with these numbers.
+
+    Raises:
+        ModelError: the code computes other numbers from its variables, or holds them itself.
+    """
+    mine, new = (
+        np.concatenate([np.ravel(array) for array in arrays_of(part.native, each).values() if array is not None])
+        for each in (part.layer, layer)
+    )
+    own = vars(owner).get(name)
+    variables = [own] if isinstance(own, keras.Variable) else owner.weights
+    taken = [each for each in variables if np.array_equal(array_of(each).ravel(), mine)]
+    if len(taken) == 1:
+        taken[0].assign(new.reshape(taken[0].shape))
+    elif not np.array_equal(mine, new):
+        raise ModelError(
+            f"{part.path}: got other numbers than those that the model's code computes, expected the same.",
+            hint="give the model these numbers first.",
+        )
 
 
 def weights(model: kl.Layer) -> dict[str, np.ndarray]:

@@ -142,7 +142,7 @@ def _repeated(numbers: Tensor, shape: Any) -> Tensor:
         return numbers
     whole = (1, *shape[1:])
     fits = numbers.ndim <= len(whole) and torch.broadcast_shapes(numbers.shape, whole) == whole  # type: ignore[no-untyped-call]
-    return numbers.expand(whole) if fits else numbers
+    return numbers.expand(whole).clone() if fits else numbers
 
 
 def _names(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> str:
@@ -154,9 +154,9 @@ def _affine(numbers: Tensor, name: str) -> ChannelAffine:
     if trained and name in ("sub", "div"):
         raise UnsupportedError("it subtracts or divides by a parameter")
     scales, flat = name in ("mul", "div"), numbers.detach().reshape(-1)
-    module = ChannelAffine(flat.numel(), scales, not scales, trained).to(flat)
+    module = ChannelAffine(flat.numel(), scales, not scales, trained)
     value = {"sub": -flat, "div": 1 / flat}.get(name, flat)
-    module.load_state_dict({"weight" if scales else "bias": value})
+    setattr(module, "weight" if scales else "bias", nn.Parameter(value) if trained else value)
     return module
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +23,25 @@ from .read import read
 def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     other: nn.Module = copy.deepcopy(model.native)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*other.parameters(), *other.buffers())}
     for part in read(other).parts:
         if part.path in layers:
-            training = part.native.training
-            filled(part.native, **arrays_of(part.native, layers[part.path])).train(training)
+            arrays, training = arrays_of(part.native, layers[part.path]), part.native.training
+            for name, array in arrays.items():
+                _check_shared(part.path, attrgetter(name)(part.native), array, own)
+            filled(part.native, **arrays).train(training)
     return other
+
+
+def _check_shared(path: str, tensor: Tensor, array: np.ndarray | None, own: Container[int]) -> None:
+    """Raise a `ModelError` for numbers that would replace some that the model's code computes, or holds itself."""
+    if array is None or tensor.untyped_storage().data_ptr() in own:
+        return
+    if not np.array_equal(tensor.detach().cpu().numpy(), array):
+        raise ModelError(
+            f"{path}: got other numbers than those that the model's code computes, expected the same.",
+            hint="give the model these numbers first.",
+        )
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ def with_token(node: torch.fx.Node, arrays: Mapping[torch.fx.Node, Tensor]) -> t
     if dim not in (1, -2) or token.numel() != token.shape[-1]:
         raise UnsupportedError(f"it joins an array of shape {tuple(token.shape)}, expected one token before others")
     module = ClassToken(token.numel(), token.dtype)
-    module.token = _same_numbers(token.detach().reshape(-1))
+    module.token = nn.Parameter(token.detach().reshape(-1))
     return module, values[1]
 
 
@@ -131,9 +131,5 @@ def position_embedding(numbers: Tensor, channels_last: bool, count: int) -> nn.M
     image = image.unsqueeze(-1) if numbers.ndim == 3 else image
     channels, rows, columns = image.shape
     module = PositionEmbedding(channels, (rows, columns), numbers.dtype)
-    module.embedding = _same_numbers(image)
+    module.embedding = nn.Parameter(image)
     return module
-
-
-def _same_numbers(array: Tensor) -> nn.Parameter:
-    return nn.Parameter(array.clone())

@@ -44,6 +44,23 @@ def canonical(parts: Sequence[Part]) -> list[Part]:
     return [*result.values()]
 
 
+def apart(parts: Sequence[Part], like: Sequence[Part]) -> list[Part]:
+    """Canonical parts, with a scale and a shift of channels in two layers where a model's own code has them so."""
+    own = iter([part.layer for part in like if isinstance(part.layer, ChannelAffine)])
+    result: list[Part] = []
+    for part in parts:
+        layer = part.layer
+        if isinstance(layer, ChannelAffine):
+            wanted = next(own, layer)
+            if layer.shift is not None and layer.scale is not None and wanted.shift is None:
+                next(own, None)
+                scaled = f"{part.value}.scaled"
+                result.append(replace(part, layer=replace(layer, shift=None), value=scaled))
+                part = replace(part, layer=replace(layer, scale=None), inputs=(scaled,))
+        result.append(part)
+    return result
+
+
 def _narrow(layer: Layer) -> Layer:
     """The layer, with its parameter in as few digits as float32 needs: TensorFlow keeps no more of a slope."""
     if isinstance(layer, Activation) and abs(layer.parameter) < 1e38:

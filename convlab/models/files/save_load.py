@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from ..layers.steps import is_known, steps, weighted
 from ..port.lowering import lowered
 from ..port.port import assembled
 from . import foreign, neutral
+from .canonical import apart
 from .kinds import KINDS
 
 NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
@@ -239,6 +241,7 @@ def _with_layers(path: Path, native: object, input_size: int | Size | None) -> A
     stored = _neutral(path, None)
     size = None if input_size is None else image_size("input_size", input_size, stored.rank)
     model = _read_for(stored, native, size)
+    stored = replace(stored, parts=apart(stored.parts, model.parts))
     pairs, reason = paired(weighted(stored), weighted(model), None, model.whole)
     hint = "into= takes a model of the same layers; without it the file makes one."
     if reason:
@@ -247,9 +250,9 @@ def _with_layers(path: Path, native: object, input_size: int | Size | None) -> A
     elsewhere = () if is_known(model) else ("padding", "padding_mode", "padding_value")
     for one, other in pairs:
         ignored = (*one.main.arrays, "order", "dtype", *elsewhere)
-        apart = [words for name, words in differences(one, other) if name not in ignored]
-        if apart:
-            _refuse(path, f"another layer than {other.path!r}: {apart[0]} (the first is the file's)", "the same", hint)
+        others = [words for name, words in differences(one, other) if name not in ignored]
+        if others:
+            _refuse(path, f"another layer than {other.path!r}: {others[0]} (the first is the file's)", "the same", hint)
         if SIGNIFICAND[other.dtype] < SIGNIFICAND[one.dtype]:
             _refuse(path, f"{one.dtype} for {other.path!r}", other.dtype, "make the model in the file's dtype.")
     layers: dict[str, Layer] = {}
