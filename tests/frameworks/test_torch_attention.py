@@ -75,6 +75,15 @@ class Averaged(Transformer):
         return self.head(self.ln(self.blocks(self.tokens(x) + self.positions)).mean(dim=1))
 
 
+class Encoded(Transformer):
+    """The blocks by PyTorch's own encoder."""
+
+    def __init__(self, norm_first: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, activation="gelu", batch_first=True, norm_first=norm_first)
+        self.blocks = nn.TransformerEncoder(layer, 2, nn.LayerNorm(8), enable_nested_tensor=False)
+
+
 class Pooled(nn.Module):
     """Images with their channels last: slices, borders, joined channels and a mean."""
 
@@ -111,6 +120,11 @@ def check(model: nn.Module, **options: object) -> None:
 @pytest.mark.parametrize("kind", [Transformer, Flattened, Averaged])
 def test_a_transformer_is_ported(kind) -> None:
     check(shaken(kind()), input_size=(16, 8))
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_pytorchs_own_encoder_is_ported(norm_first) -> None:
+    check(shaken(Encoded(norm_first)), input_size=(16, 8))
 
 
 def test_images_with_channels_last() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,15 +62,6 @@ class PartitionAttention(OfTorchvision):
         return y.flatten(1, 2)[:, torch.from_numpy(windows.back)].transpose(1, 2).reshape(x.shape)
 
 
-def forward_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """What a layer of partitions computes, written without them: only the attention inside heeds them.
-
-    It is None for another module.
-    """
-    forward = _FORWARDS.get(class_path(module))
-    return None if forward is None else partial(forward, module)
-
-
 def _maxvit(layer: Any, x: Tensor) -> Tensor:
     pixels = x.permute(0, 2, 3, 1)
     pixels = pixels + layer.stochastic_dropout(layer.attn_layer(pixels))
@@ -89,7 +79,8 @@ def _merging(layer: Any, x: Tensor) -> Tensor:
     return layer.reduction(layer.norm(squares))  # type: ignore[no-any-return]
 
 
-_FORWARDS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+# What layers of partitions compute, written without them: only the attention inside heeds them.
+FORWARDS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     _LAYER: _maxvit,
     f"{_SWIN}.SwinTransformerBlock": _swin,
     f"{_SWIN}.PatchMerging": _merging,

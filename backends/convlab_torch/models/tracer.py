@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch.fx
@@ -12,9 +13,9 @@ from torch import nn
 
 from convlab.errors import UnsupportedError
 
-from .functions import is_known_function
+from . import encoders, partitions
+from .functions import class_path, is_known_function
 from .in_place import OPERATORS
-from .partitions import forward_of
 from .rewriting import how_many, inline
 
 
@@ -41,6 +42,9 @@ for _operator in OPERATORS:
     setattr(CountedProxy, f"__{_operator.__name__}__", _in_place(_operator))
 
 
+_FORWARDS: dict[str, Callable[..., Any]] = {**partitions.FORWARDS, **encoders.FORWARDS}
+
+
 class Tracer(torch.fx.Tracer):
     """A tracer that is told which modules are read as a whole."""
 
@@ -63,7 +67,8 @@ class Tracer(torch.fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""
-        return super().call_module(m, forward_of(m) or forward, args, kwargs)
+        simpler = _FORWARDS.get(class_path(m))
+        return super().call_module(m, forward if simpler is None else partial(simpler, m), args, kwargs)
 
 
 def _length(value: Any) -> Any:
