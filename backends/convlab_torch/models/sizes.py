@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -103,14 +105,22 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
             takers.append(node)
     if not takers:
         return 1
-    best: list[_Change] = []
-    for multiple in _MULTIPLES if images.size is None else _MULTIPLES[:1]:
+
+    @cache
+    def tried(multiple: int) -> tuple[list[_Change], list[Seen]]:
         runs = _runs(model, graph, images, multiple)
-        changes = [change for node in takers if (change := _change(model, node, sizes, runs)) is not None]
-        if multiple == 1 or len(changes) > len(best):
-            best, known, least = changes, runs, multiple
-        if len(changes) == len(takers):
-            break
+        return [change for node in takers if (change := _change(model, node, sizes, runs)) is not None], runs
+
+    def count(multiple: int) -> int:
+        return len(tried(multiple)[0])
+
+    least, last = 1, _MULTIPLES[-1]
+    if images.size is None and count(1) < len(takers):
+        if not tried(last)[1]:
+            least = max(_MULTIPLES, key=count)
+        elif count(last) > count(1):  # What holds for a size holds for its multiples.
+            least = _MULTIPLES[bisect_left(_MULTIPLES, count(last), key=count)]
+    best, known = tried(least)
     left = [node for node in takers if all(change.node is not node for change in best)]
     best += [change for node in left if (change := _to_size_of(node, sizes, known)) is not None]
     for node, op, target, args, kwargs in best:
