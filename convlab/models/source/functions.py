@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from ..layers.joining import Concatenate
 from ..layers.reading import INPUT, Part
 from .blocks import Block, Body, class_name, parametrised
 from .code import Code, SourceCall, formatted, is_name
@@ -30,8 +31,17 @@ def functions(
         passed: a parameter that the functions hand on to what is made in them, if it is used there.
         returns: whether the last statement may be `return` with the last expression.
     """
+    # Blocks may stand in blocks: those of which most are alike make the shortest code.
+    ways = [_functions(parts, written, variables, passed, returns, depth) for depth in (1, 2, 3)]
+    return min(ways, key=lambda way: sum(text.count("\n") + 1 for texts in way for text in texts))
+
+
+def _functions(
+    parts: Sequence[Part], written: Written, variables: Mapping[str, str], passed: str, returns: bool, depth: int
+) -> tuple[list[str], list[str]]:
+    """See `functions`; a block is in so many others, if these have numbers."""
     again = called_again(parts)
-    entries = [*_entries(parts, again)]
+    entries = [*_entries(parts, again, depth)]
     bodies = {name: _body(inside, written, name) for name, inside in entries if name}
     alike = Counter(body.key() for body in bodies.values())
     blocks = {name: Block(_kind(name), body) for name, body in bodies.items() if alike[body.key()] > 1}
@@ -77,9 +87,13 @@ def _made_once(calls: Mapping[str, SourceCall], lines: Sequence[str]) -> tuple[l
     return [f"{name} = {calls[path]}" for path, name in variables.items()], variables
 
 
-def _entries(parts: Sequence[Part], again: Container[str]) -> Iterator[tuple[str, list[Part]]]:
+def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterator[tuple[str, list[Part]]]:
     """The parts of each block with its name, and those in between with "", in order; no block is called `again`."""
-    names = [_block_name(part.path) for part in parts]
+    names = [_block_name(part.path, depth) for part in parts]
+    for place, part in enumerate(parts):
+        # What a dense block's layer joins first is given to it.
+        if isinstance(part.layer, Concatenate) and names[place] != names[place - 1]:
+            names[place] = ""
     runs = Counter(name for name, _ in groupby(names))
     takers: dict[str, list[str]] = {}
     for part in parts:
@@ -99,10 +113,21 @@ def _outside(inside: Sequence[Part]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for part in inside for value in part.inputs if value not in values))
 
 
-def _block_name(path: str) -> str:
-    """The block that a layer is in, of a name such as `layer1.0.conv1` or `block1_conv1_relu`; "" for none."""
-    found = re.match(r"[^._]*[._][^._]*\d(?=[._])", path.removesuffix("_before"))
-    return found[0] if found else ""
+def _block_name(path: str, depth: int = 1) -> str:
+    """The block that a layer is in, the one with so many numbers behind the first name; "" for none.
+
+    >>> [_block_name(path) for path in ("layer1.0.conv1", "block1_conv1_relu", "encoder.layers.0.norm", "head.fc1")]
+    ['layer1.0', 'block1_conv1', 'encoder.layers.0', '']
+    >>> _block_name("features.1.0.block.0", depth=2)
+    'features.1.0'
+    """
+    stem = path.removesuffix("_before")
+    if "." not in stem:
+        found = re.match(r"[^_]*_[^_]*\d(?=_)", stem)
+        return found[0] if found else ""
+    names = stem.split(".")
+    ends = [end for end in range(2, len(names)) if names[end - 1][-1:].isdigit()][:depth]
+    return ".".join(names[: ends[-1]]) if ends else ""
 
 
 def _kind(name: str) -> str:
