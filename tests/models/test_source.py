@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -259,6 +260,37 @@ def test_blocks_alike_are_written_once(framework):
     model = net(framework, resnet())
     text = models_of(framework).source(read(model).parts, None)
     assert RESIDUAL[framework] in text
+
+
+def test_blocks_in_stages_of_other_lengths_are_written_once(framework, tmp_path):
+    graph, before = [], INPUT
+    for block in ("net.layer_1.0", "net.layer_1.1", "net.layer_2.0"):
+        graph.append((f"{block}.conv", same(3, 3), [before]))
+        graph.append((f"{block}.relu", RELU, [f"{block}.conv"]))
+        graph.append((f"{block}.add", Add(), [before, f"{block}.relu"]))
+        before = f"{block}.add"
+    model = net(framework, graph)
+    text = models_of(framework).source(read(model).parts, None)
+    check_text(framework, text, model, tmp_path, X)
+    assert len(re.findall(r'\.conv"|self\.conv =', text)) == 1
+
+
+def test_the_layers_of_dense_blocks_are_written_once(framework, tmp_path):
+    """Each takes what all before it give, one after another (arXiv:1608.06993)."""
+    graph, given = [], [INPUT]
+    for layer in range(1, 4):
+        block = f"features.layer{layer}"
+        graph.append(
+            (f"{block}.concat", Concatenate(), [*given]) if len(given) > 1 else (f"{block}.relu", RELU, [INPUT])
+        )
+        graph.append((f"{block}.norm", norm(3 * len(given)), [graph[-1][0]]))
+        graph.append((f"{block}.conv", same(3, 3 * len(given)), [f"{block}.norm"]))
+        given.append(f"{block}.conv")
+    model = net(framework, [*graph, ("last", Concatenate(), [*given])])
+    text = models_of(framework).source(read(model).parts, None)
+    check_text(framework, text, model, tmp_path, X)
+    if framework in ("tensorflow", "jax"):
+        assert 'name=f"{name}.conv"' in text
 
 
 def test_blocks_of_other_functions_are_other_classes(framework, tmp_path):
