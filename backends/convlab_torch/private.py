@@ -54,6 +54,14 @@ def in_forward_mode() -> bool:
     return bool(getattr(forward_ad, "_current_level", 0) >= 0)
 
 
+def not_compiled(module: object) -> Any:
+    """The module that `torch.compile` was given; another one as it is.
+
+    No public name tells. Without the private name a compiled module is refused.
+    """
+    return getattr(module, "_orig_mod", module)
+
+
 def is_view(x: Tensor) -> bool:
     """Whether x shares its memory with another tensor as autograd sees it.
 

@@ -10,18 +10,17 @@ import flax.linen as nn
 from jax import Array
 
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model
+from convlab.models.layers.reading import Model, with_arrays
 
 from ..ops import ops
 from ..shared.attention import trees_of
-from ..shared.build import NAMES
-from ..shared.state import check_alike, check_constants, load_tree, replaced_array, save_tree
+from ..shared.state import arrays_for, check_alike, check_constants, load_tree, replaced_array, save_tree
 
 
 def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     module, variables = model.native.unbind()
-    natives = {part.path: part.native for part in model.parts}
+    natives = {part.path: part.native for part in with_arrays(model.parts)}
     for path, layer in layers.items():
         keys = [*filter(None, path.split("/"))]
         if not isinstance(natives[path], nn.Module):
@@ -32,7 +31,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
                 new = replaced_array(path, variable, natives[path], layer)
                 variables = _replaced(variables, [collection, *keys], new)
             continue
-        arrays = trees_of(layer) or NAMES.arrays(layer, getattr(natives[path], "data_format", None))
+        arrays = trees_of(layer) or arrays_for(natives[path], layer, getattr(natives[path], "data_format", None))
         for collection, tree in natives[path].unbind()[1].items():
             new = _like(arrays, tree)
             variables = _replaced(variables, [collection, *keys], new)

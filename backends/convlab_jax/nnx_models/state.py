@@ -9,13 +9,12 @@ from typing import Any
 from flax import nnx
 
 from convlab.models.layers.layer import Layer, dtype_of
-from convlab.models.layers.reading import Model
+from convlab.models.layers.reading import Model, with_arrays
 
 from ..nnx import Conv2D
 from ..ops import ops
 from ..shared.attention import trees_of
-from ..shared.build import NAMES
-from ..shared.state import check_alike, check_constants, load_tree, replaced_array, save_tree
+from ..shared.state import arrays_for, check_alike, check_constants, load_tree, replaced_array, save_tree
 from .build import fill_nested, filled
 from .read import read
 
@@ -24,7 +23,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
     """See `convlab.models.adapters.Models`."""
     other: nnx.Module = nnx.clone(model.native)
     modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(other)}
-    natives = {part.path: part.native for part in read(other).parts}
+    natives = {part.path: part.native for part in with_arrays(read(other).parts)}
     for path, layer in layers.items():
         native = natives[path]
         if not isinstance(native, nnx.Module):
@@ -39,7 +38,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
             fill_nested(native, dtype_of(layer), trees)
             continue
         data_format = native.spec.data_format if isinstance(native, Conv2D) else None
-        for name, array in NAMES.arrays(layer, data_format).items():
+        for name, array in arrays_for(native, layer, data_format).items():
             variable = getattr(native, name, None)
             if isinstance(variable, nnx.Variable):
                 value = variable[...]

@@ -15,6 +15,7 @@ from convlab.models.layers.layer import Layer
 
 from ..ops import ops
 from .attention import trees_of
+from .build import NAMES
 from .read import read_function
 
 
@@ -54,6 +55,15 @@ def replaced_array(path: str, variable: Any, function: Any, layer: Layer) -> Any
         check_constants(path, function, layer)
         return variable
     return ops.asarray(np.array(new).reshape(np.shape(variable)), ops.dtype(variable))
+
+
+def arrays_for(native: Any, layer: Layer, data_format: str | None) -> dict[str, np.ndarray]:
+    """A layer's arrays by the names and in the layout that a module of Flax's has them."""
+    arrays = NAMES.arrays(layer, data_format)
+    if not getattr(native, "transpose_kernel", True):  # It isn't flipped, and has the inputs before the outputs.
+        kernel = arrays["kernel"]
+        arrays["kernel"] = np.flip(kernel, tuple(range(kernel.ndim - 2))).swapaxes(-1, -2)
+    return arrays
 
 
 def _only_array(layer: Layer) -> Any:

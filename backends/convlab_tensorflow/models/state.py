@@ -14,7 +14,7 @@ from keras import layers as kl
 from convlab.errors import ModelError, UnsupportedError
 from convlab.models.layers.attention import Attention
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model, Part
+from convlab.models.layers.reading import Model, Part, with_arrays
 
 from .. import private
 from .arrays import OF_ONE_ARRAY, array_of
@@ -27,7 +27,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
     """See `convlab.models.adapters.Models`."""
     other = _copy(model.native)
     other.set_weights(model.native.get_weights())
-    parts = {part.path: part for part in model.parts}
+    parts = {part.path: part for part in with_arrays(model.parts)}
     for path, layer in layers.items():
         native, inside, half = _at(other, path)
         if inside:

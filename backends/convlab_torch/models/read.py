@@ -65,11 +65,13 @@ from .pooling import rank_of_class
 from .sizes import channels_of_first
 from .trace import traced
 from .tracer import unchanged
+from .wrappers import unwrapped
 
 
 def read(model: nn.Module, inputs: Any = None) -> Model:
     """See `convlab.models.adapters.Models`."""
     written_out.forget()
+    model = unwrapped(model)
     if not isinstance(model, nn.Module):
         return Model("torch", [Part("", model, *read_function(model))], True, model)
     if type(model) is Network:

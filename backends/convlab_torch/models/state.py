@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convlab.errors import ModelError
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model
+from convlab.models.layers.reading import Model, with_arrays
 
 from .build import arrays_of, filled
 from .read import read
@@ -24,7 +24,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     other: nn.Module = copy.deepcopy(model.native)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*other.parameters(), *other.buffers())}
-    for part in read(other).parts:
+    for part in with_arrays(read(other).parts):
         if part.path in layers:
             arrays, training = arrays_of(part.native, layers[part.path]), part.native.training
             for name, array in arrays.items():

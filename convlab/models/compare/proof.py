@@ -166,20 +166,22 @@ def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Images of the remainders by the stride that are missing: deep in a model, all sizes may be odd."""
-    if images[0].ndim == 2:
-        return []
+    """Images of the remainders by the stride that are missing: deep in a model, all sizes may be odd.
+
+    Those that a pool's window covers whole don't count, as they say nothing of its size.
+    """
     layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]
+    if images[0].ndim == 2 or not layers:
+        return []
     strides = [each.spec.stride if isinstance(each, Convolution) else each.stride for each in layers]
     kernels = [each.spec.kernel_size if isinstance(each, Convolution) else each.size for each in layers]
     dilations = [each.spec.dilation if isinstance(each, Convolution) else (1,) for each in layers]
     stride = min(max([1, *map(max, strides)]), _MOST_REMAINDERS)
-    if stride == 1:
-        return []
     least = max(max(kernel) * max(dilation) for kernel, dilation in zip(kernels, dilations, strict=True))
     least = -(-(least + 1) // stride) * stride
-    rank = images[0].ndim - 2
-    had = [{x.shape[axis + 2] % stride for x in images} for axis in range(rank)]
+    rank, window = images[0].ndim - 2, max([0, *(max(each.size) for each in layers if isinstance(each, Pool))])
+    counted = [x for x in images if min(x.shape[2:]) > window]
+    had = [{x.shape[axis + 2] % stride for x in counted} for axis in range(rank)]
     missing = [r for r in range(stride) if any(r not in axis for axis in had)]
     further = [grid(rng, (1, images[0].shape[1], *(least + r,) * rank)) for r in missing]
     # What a ReLU gives is never negative: a border of zeros may count on that.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from ...atomic import whole
 from ...dtypes import SIGNIFICAND
@@ -18,14 +21,14 @@ from ..compare.pairing import fitting_layer, paired
 from ..compare.random_images import random_images
 from ..layers.inputs import shapes_of
 from ..layers.layer import Layer, dtype_of
-from ..layers.reading import INPUT, Model, Part
+from ..layers.reading import INPUT, Model, Part, with_arrays
 from ..layers.shared import is_same_layer
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, steps, weighted
 from ..port.lowering import lowered
 from ..port.port import assembled
 from . import foreign, neutral
-from .canonical import apart
+from .canonical import apart, canonical
 from .kinds import KINDS
 
 NEUTRAL, ONNX, SYMBOL = ".safetensors", ".onnx", "-symbol.json"
@@ -267,9 +270,32 @@ def _with_layers(path: Path, native: object, input_size: int | Size | None) -> A
     except ModelError as error:
         raise ModelFileError(f"{path}: {error}") from error
     filled = models_of(model.backend).fill(model, layers)
+    _check_arrays(path, _read_for(stored, filled, size), layers)
     if not model.whole:
-        _check_code(path, stored, model.backend, filled)
+        code = "; ".join(read(filled).loose.values())
+        _check_code(path, stored, model.backend, filled, f"its code doesn't tell which layer is which: {code}")
+    elif is_known(model) and (functions := _functions(model)) != _functions(stored):
+        others = [f"it has no {name}" for name in _functions(stored) - functions]
+        others += [f"it has {name}" for name in functions - _functions(stored)]
+        _check_code(path, stored, model.backend, filled, ", ".join(others))
     return filled
+
+
+def _functions(model: Model) -> Counter[str]:
+    """How many layers of each kind a model has, and of each function."""
+    layers = [part.layer for part in canonical(model.parts) if part.layer is not None]
+    return Counter(f"{getattr(layer, 'function', '')} {layer.kind}".strip() for layer in layers)
+
+
+def _check_arrays(path: Path, filled: Model, layers: Mapping[str, Layer]) -> None:
+    """Refuse a filled model whose layers don't have the arrays that they were given."""
+    for part in with_arrays(filled.parts):
+        wanted = layers.get(part.path)
+        names = () if wanted is None else wanted.arrays
+        both = [(getattr(wanted, name), getattr(part.layer, name, None)) for name in names]
+        if any(new is not None and not np.array_equal(new, mine) for new, mine in both):
+            hint = "load the weights by the model's framework."
+            _refuse(path, f"weights that {part.path!r} doesn't keep as they are", "a layer that does", hint)
 
 
 def _read_for(stored: Model, native: object, size: Size | None) -> Model:
@@ -285,11 +311,10 @@ def _read_for(stored: Model, native: object, size: Size | None) -> Model:
     return told if model is None or told.whole else model
 
 
-def _check_code(path: Path, stored: Model, backend: str, filled: Any) -> None:
-    """Refuse a filled model with code that isn't known, if it computes something else than the file's layers.
+def _check_code(path: Path, stored: Model, backend: str, filled: Any, why: str) -> None:
+    """Refuse a filled model that computes something else than the file's layers, by its results.
 
-    Nothing but its results tells whether its layers are in the order of the file's. One that takes other images than
-    those that are tried isn't checked.
+    One that takes other images than those that are tried isn't checked.
     """
     from .prove import prove_loaded
 
@@ -297,8 +322,7 @@ def _check_code(path: Path, stored: Model, backend: str, filled: Any) -> None:
         prove_loaded(str(path), stored, models_of(backend), filled, None)
     except PortError as error:
         raise ModelFileError(
-            f"{path}: the weights fit, but the model computes something else than the file's layers, and its code "
-            f"doesn't tell which layer is which: {'; '.join(read(filled).loose.values())}.",
+            f"{path}: the weights fit, but the model computes something else than the file's layers; {why}.",
             hint="load the file without into=, which makes the model, too.",
         ) from error
     except ModelFileError:

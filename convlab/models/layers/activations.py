@@ -386,6 +386,7 @@ class Softmax(Layer):
             return np.asarray(
                 relative + 2.0 ** -SIGNIFICAND[dtype] * (_ROUNDINGS_OF_LOGARITHM + np.abs(self.reference(x)))
             )
-        # A share is never off by more than 1; the exponential would overflow.
-        off_by = self.reference(x) * np.expm1(np.minimum(relative, 700.0))
+        # A share that is 0 in float64 may become any other; none is ever off by more than 1.
+        largest = np.exp(np.minimum(Softmax(log=True).reference(x) + relative, 0.0))
+        off_by = np.where(relative > 1, largest, self.reference(x) * np.expm1(np.minimum(relative, 1.0)))
         return np.asarray(np.minimum(off_by, 1 + rounding) + least_normal(dtype))

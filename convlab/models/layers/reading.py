@@ -81,6 +81,11 @@ def consumers(parts: Sequence[Part]) -> dict[str, list[Part]]:
     return takers
 
 
+def with_arrays(parts: Sequence[Part]) -> list[Part]:
+    """The parts whose layers have arrays: another one may have the same path, of which it is the code's operation."""
+    return [part for part in parts if part.layer is not None and part.layer.arrays]
+
+
 def without(parts: Sequence[Part], dropped: Callable[[Part], bool]) -> list[Part]:
     """The parts without some that take one value, whose takers get that value instead; the last gives the result."""
     names: dict[str, str] = {}
