@@ -1,4 +1,4 @@
-"""Variables that the code of a Flax module takes: a scale of channels."""
+"""Weights of a Flax module's own in another one: a scale that its code takes, and kernels in its own layout."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def test_a_modules_own_array_comes_with_the_others(kind, tmp_path):
     else:
         nnx.update(target, port_weights(None, source, target))
     np.testing.assert_array_equal(target(X), source(X))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2,)])
+def test_kernels_of_transposed_convolutions_are_laid_out_as_the_module_has_them(size, tmp_path):
+    """Without `transpose_kernel` the inputs stand before the outputs, and nothing is flipped."""
+    x = np.ones((1, *(5,) * len(size), 4), "float32")
+    modules = [nnx.ConvTranspose(4, 4, size, strides=2, rngs=nnx.Rngs(seed)) for seed in range(2)]
+    module = nn.ConvTranspose(4, size, strides=(2,) * len(size))
+    pairs = modules, [module.bind(module.init(jax.random.key(seed), x)) for seed in range(2)]
+    for source, target in pairs:
+        save(source, tmp_path / "model.safetensors")
+        np.testing.assert_array_equal(load(tmp_path / "model.safetensors", into=target)(x), source(x))
 
 
 def test_an_array_that_is_computed_is_refused(tmp_path):

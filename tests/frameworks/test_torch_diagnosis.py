@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -80,6 +81,20 @@ class Gated(nn.Module):
         parts = self.conv(x).chunk(2, 1)
         first, second = (parts[i] for i in self.order)
         return first * torch.sigmoid(second)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, functools.partial(nn.AvgPool2d, count_include_pad=False)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pools_behind_strides_are_tried_on_images_larger_than_their_windows(pool, stride):
+    def net(size):
+        torch.manual_seed(0)
+        convolutions = [nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)]
+        return nn.Sequential(*convolutions, pool(size, stride, size // 2)).eval()
+
+    comparison = compare(net(5), net(3))
+    assert comparison.same is False
+    assert "Size is (5, 5) in the first, (3, 3) in the second" in words(comparison)
+    assert compare(net(5), net(5)).same
 
 
 def test_the_parts_of_a_split_are_told_apart():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from convlab import load, port_weights, save
-from convlab.errors import ModelError
+from convlab import load, port, port_weights, save
+from convlab.errors import ModelError, ModelFileError
 
 
 class Scaled(nn.Module):
@@ -61,6 +61,46 @@ def test_the_models_own_arrays_come_with_the_others(kind, tmp_path):
     for name, array in source.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], array)
         assert torch.equal(carried[name], array)
+
+
+class NamedAsAnOperation(nn.Module):
+    """A layer called like the sum before it, as in EDSR's code."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.add = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        y = self.head(x)
+        y += x
+        return self.add(y)
+
+
+def test_a_layer_called_like_an_operation(tmp_path):
+    source, target = NamedAsAnOperation().eval(), NamedAsAnOperation().eval()
+    save(source, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", into=target)
+    for state in (loaded.state_dict(), port_weights(source.state_dict(), source, target)):
+        assert all(torch.equal(state[name], array) for name, array in source.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"), [([], "it has no relu activation"), ([nn.SiLU()], "it has silu activation")]
+)
+def test_other_functions_between_the_layers_are_refused(last, sentence, tmp_path):
+    source = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    save(source, tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=f"computes something else than the file's layers;.* {sentence}"):
+        load(tmp_path / "model.safetensors", into=nn.Sequential(source[0], source[1], *last).eval())
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile])
+def test_what_stands_for_a_module_is_read_as_that(wrapper):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()).eval()
+    ported = port(wrapper(model), to="torch")
+    assert torch.equal(ported.model[0].weight, model[0].weight)
+    with pytest.raises(ModelError, match="got TorchScript of Sequential, expected the module"):
+        port(torch.jit.script(model), to="torch")
 
 
 def test_an_array_that_is_computed_is_refused(tmp_path):

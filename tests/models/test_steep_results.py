@@ -64,3 +64,11 @@ def test_the_functions_at_the_end():
     assert before == "a"
     assert [step.main for step in last] == [SHARES]
     assert last_functions(steps(model), "a") == ("a", [])
+
+
+def test_a_share_of_0_may_become_any_other():
+    """In float64, too, it is 0 where scores lie far apart; if these may be off by as much, each may be the greatest."""
+    scores = np.array([[0.0, 2e5, -1e5]])
+    assert Softmax().reference(scores).tolist() == [[0, 1, 0]]
+    assert (Softmax().error(scores, np.full_like(scores, 3e5), "float32") >= 1).all()
+    assert Softmax().error(scores, np.full_like(scores, 1.0), "float32")[0, 0] < 1e-30
