@@ -8,6 +8,7 @@ from torch import nn
 
 from convlab import load, port, port_weights, save
 from convlab.errors import ModelError, ModelFileError
+from convlab.models.adapters import models_of
 
 
 class Scaled(nn.Module):
@@ -92,6 +93,14 @@ def test_other_functions_between_the_layers_are_refused(last, sentence, tmp_path
     save(source, tmp_path / "model.safetensors")
     with pytest.raises(ModelFileError, match=f"computes something else than the file's layers;.* {sentence}"):
         load(tmp_path / "model.safetensors", into=nn.Sequential(source[0], source[1], *last).eval())
+
+
+def test_weights_that_a_model_does_not_keep_are_refused(tmp_path, monkeypatch):
+    source, target = (nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()).eval() for _ in range(2))
+    save(source, tmp_path / "model.safetensors")
+    monkeypatch.setattr(models_of("torch"), "fill", lambda model, layers: model.native)
+    with pytest.raises(ModelFileError, match="got weights that '0' doesn't keep as they are"):
+        load(tmp_path / "model.safetensors", into=target)
 
 
 @pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from making import port_parts, run, words
-from sources import check
+from sources import check, run_source
 from torch import nn
 
 from convlab import load, port, save
-from convlab.models.adapters import models_of
+from convlab.models.adapters import models_of, read
 from convlab.models.layers.pooling import AdaptivePool
 
 X = np.random.default_rng(0).integers(-8, 9, (2, 3, 10, 13)).astype("float32")
@@ -47,6 +47,30 @@ def test_a_classifier_is_ported_saved_and_written(framework, tmp_path) -> None:
     save(ported, path := tmp_path / "model.safetensors")
     assert np.abs(run(framework, load(path, backend=framework), X) - run("torch", model, X)).max() < 1e-4
     check(framework, ported, tmp_path, X)
+
+
+class Siamese(nn.Module):
+    """Its tower is called twice, and the convolution stays one."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.pool, self.head = nn.Conv2d(3, 4, 3), pool, nn.Linear(16, 1)
+
+    def tower(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.flatten(self.pool(torch.relu(self.conv(x))), 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.abs(self.tower(a) - self.tower(b)))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d((1, 4))])
+def test_the_source_is_read_as_a_graph(framework, pool, tmp_path) -> None:
+    if framework == "mxnet" and isinstance(pool, nn.AdaptiveMaxPool2d):
+        return
+    ported = port(Siamese(pool).eval(), to=framework)
+    save(ported, tmp_path / "model.safetensors")
+    source = run_source(framework, ported.source(), X, X[:1])
+    assert read(load(tmp_path / "model.safetensors", into=source)).whole
 
 
 def test_a_maximum_in_mxnet_needs_the_size() -> None:

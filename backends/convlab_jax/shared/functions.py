@@ -19,12 +19,13 @@ from .across_channels import anchors, gated_linear_unit, pixel_unshuffle
 from .activations import ACTIVATIONS, with_number
 from .attention import class_token, first_pixel, first_token, positions
 from .moving import channel_slice, chunk, crop, pixel_shuffle, subsample, unflatten, upsample, upsample_aligned
+from .pooling import adaptive_pool
 from .program import Constant, Equation, Program, Value, computed_array, source_of
 from .read import MODES, affine, average_of_window, channel_affine, flatten
 from .resizing import resize, resize_as_torch
 
 # Those of which one more may compute the same images of a size.
-_OF_A_SIZE = (nn.max_pool, nn.avg_pool, resize, resize_as_torch)
+_OF_A_SIZE = (adaptive_pool, nn.max_pool, nn.avg_pool, resize, resize_as_torch)
 # From the result of an activation to its parameter.
 _STEPS = 4
 _Candidates = Iterator[tuple[Callable[..., Any], dict[str, Any]]]
@@ -83,6 +84,9 @@ def _candidates(value: Value) -> Iterator[tuple[Value, Callable[..., Any], dict[
     for image in _before_call(value, "resize_as_torch"):
         options = ({"size": value.shape[1:3], "method": method} for method in ("nearest", "aligned"))
         yield from ((image, resize_as_torch, each) for each in options)
+    for image in _before_call(value, "adaptive_pool"):
+        options = ({"function": function, "size": value.shape[1:-1]} for function in ("max", "average"))
+        yield from ((image, adaptive_pool, each) for each in options)
     for equation in _before(value):
         x = equation.inputs[0] if equation.inputs else None
         of_rows = isinstance(x, Value) and len(x.shape) == 2 and equation.primitive in _OF_ROWS

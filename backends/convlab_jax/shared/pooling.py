@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 
+@partial(jax.jit, static_argnames=("function", "size"))  # by its name it is known in a model's program
 def adaptive_pool(x: Array, function: str, size: Sequence[int]) -> Array:
     """The greatest number or the mean of so many windows of images (N, H, W, C), evenly spread, as in PyTorch.
 

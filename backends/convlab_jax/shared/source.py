@@ -103,7 +103,7 @@ _EXPRESSIONS: list[tuple[Any, Callable[..., str]]] = [
     (channel_shuffle, lambda groups: f"{{0}}.reshape((*{{0}}.shape[:-1], {groups}, -1)).mT.reshape({{0}}.shape)"),
     *EXPRESSIONS,
     *OF_NUMBERS,
-    (adaptive_pool, lambda function, size: f"adaptive_pool({{0}}, {function!r}, {tuple(size)})"),
+    (adaptive_pool, lambda function, size: f'adaptive_pool({{0}}, "{function}", {tuple(size)})'),
     (pixel_shuffle, lambda factor, channels_last: f"pixel_shuffle({{0}}, {factor}, {channels_last})"),
 ]
 IMPORTS = {
