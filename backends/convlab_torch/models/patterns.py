@@ -262,4 +262,6 @@ def reshaped(shape: Any, rank: int) -> nn.Module:
         and (axes[0] == -1 or is_size_of(axes[0], 0))
     ):
         return nn.Unflatten(1, axes[1:])
-    raise UnsupportedError("it gives other axes than (N, -1) or, of rows, (N, C, H, W)")
+    raise UnsupportedError(
+        "it gives other axes than (N, -1) or, of rows, (N, C, H, W), or those of the image that tokens came from"
+    )

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from convlab.models.layers.spatial import to_first
 
 VIEWS = ("view", "reshape", torch.reshape)
+# What may split an axis into several, so that tokens become images again.
+OPENS = (*VIEWS, torch.unflatten, "unflatten", "view_as", "reshape_as")
 JOINS = (torch.cat, torch.concat, torch.concatenate)
 CHUNKS = (torch.chunk, "chunk")
 SPLITS = (torch.split, "split", "split_with_sizes", torch.split_with_sizes)

@@ -21,7 +21,7 @@ from convlab.models.layers.spatial import Size
 from .. import private
 from .functions import broadcast_like, resize_like
 from .relative_sizes import cut_at_the_end, of_whole_images
-from .rewriting import VIEWS, arguments_of
+from .rewriting import OPENS, VIEWS, arguments_of
 from .tokens import merges_pixels
 
 # Images have at least so many rows and columns, if the model doesn't take smaller ones.
@@ -108,7 +108,7 @@ def fold_sizes(model: nn.Module, graph: torch.fx.Graph, images: Images) -> int:
 
     @cache
     def tried(multiple: int) -> tuple[list[_Change], list[Seen]]:
-        runs = _runs(model, graph, images, multiple)
+        runs = runs_of(model, graph, images, multiple)
         return [change for node in takers if (change := _change(model, node, sizes, runs)) is not None], runs
 
     def count(multiple: int) -> int:
@@ -149,6 +149,9 @@ def _change(model: nn.Module, node: torch.fx.Node, sizes: set[torch.fx.Node], ru
         return _resize(node, shapes) or _repeat(node, shapes, sizes, runs)
     if node.target == "expand":
         return _repeat(node, shapes, sizes, runs)
+    if node.target in OPENS and all(_opens(x, y) for x, y in shapes):
+        # Whether these are the rows and columns that the tokens came from is seen when they are read.
+        return _Change(node, node.op, node.target, node.args, node.kwargs)
     if node.target in (*VIEWS, *_SQUEEZES):
         if all(tuple(x) == tuple(y) for x, y in shapes):
             return _Change(node, "call_method", "contiguous", (node.args[0],), {})
@@ -185,7 +188,7 @@ def _window(conv: Any) -> tuple[tuple[int, ...], ...]:
     return conv.stride, conv.dilation, conv.kernel_size, conv.padding
 
 
-def _runs(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> list[Seen]:
+def runs_of(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> list[Seen]:
     """The shapes of all tensors, and the numbers from them, for two batches that the model takes; none for none."""
     several = sum(node.op == "placeholder" and not node.args for node in graph.nodes) > 1
     # Images of which each may have a size of its own tell more than those of one size.
@@ -218,7 +221,7 @@ def _takes(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 def shapes_in(model: nn.Module, graph: torch.fx.Graph, images: Images, multiple: int) -> Seen:
     """The shapes of all tensors in a graph, and the numbers, for images of one size; none where it takes none tried."""
-    runs = (_runs(model, graph, images, each) for each in _MULTIPLES if each % multiple == 0)
+    runs = (runs_of(model, graph, images, each) for each in _MULTIPLES if each % multiple == 0)
     return next((seen[0] for seen in runs if seen), {})
 
 
@@ -332,6 +335,11 @@ def _flattens(x: torch.Size, y: torch.Size, first: int) -> bool:
     return len(x) > 2 and tuple(y) == (*x[:first], math.prod(x[first:]))
 
 
+def _opens(x: torch.Size, y: torch.Size) -> bool:
+    """Whether the last axis of tokens, (N, C, L), or that before it, becomes two: the rows and columns of images."""
+    return len(x) == 3 and len(y) == 4 and (x[:2] == y[:2] or (x[0], x[2]) == (y[0], y[3]))
+
+
 def _numbers(node: torch.fx.Node, sizes: set[torch.fx.Node], runs: Sequence[Seen]) -> _Change | None:
     def folded(each: torch.fx.Node) -> Any:
         values = [seen[each] for seen in runs]
@@ -349,7 +357,7 @@ def image_channels(model: nn.Module, graph: torch.fx.Graph, rank: int) -> int:
     taken = channels_of_first(model)
     before = [taken // square for square in (4, 16) if taken in (square, 3 * square)]
     images = (Images(channels, rank) for channels in (taken, *before))
-    tried = (each.channels for each in images if _runs(model, graph, each, _MULTIPLES[-1]))
+    tried = (each.channels for each in images if runs_of(model, graph, each, _MULTIPLES[-1]))
     return next(tried, taken) if before else taken
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch.fx
 
 from convlab.models.layers.reading import Part
-from convlab.models.layers.shapes import channels_at
+from convlab.models.layers.shapes import Known, channels_at, known_at
 
 from .across_channels import anchors, concatenate_pixels, tokens
 from .functions import concatenate, flatten_pixels, read_function
+from .rewriting import OPENS
 from .tokens import (
     boxes_at_pixel,
     is_flat,
@@ -31,6 +32,7 @@ class TokenReading:
 
     Attributes:
         rank: how many axes the images have beside those of images and channels.
+        runs: the shapes of tensors for images of several sizes, or of the only one.
         values: the name of each node's value; a node that does nothing has that of its input.
         last: the nodes whose last axis is that of the channels, since the code permuted the axes.
         tokens: the nodes whose pixels are the tokens of a sequence, (N, C, L) or (N, L, C).
@@ -38,8 +40,8 @@ class TokenReading:
         result: the parts.
     """
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, runs: Sequence[Mapping[torch.fx.Node, Any]]) -> None:
+        self.rank, self.runs = rank, runs
         self.values: dict[torch.fx.Node, str] = {}
         self.last: set[torch.fx.Node] = set()
         self.tokens: set[torch.fx.Node] = set()
@@ -57,12 +59,21 @@ class TokenReading:
             return True
         if source in self.pixels:
             return self._boxes(node, self.pixels[source])
-        if source not in self.tokens:
+        if source in self.tokens:
+            return self._changes(node, source)
+        if source in self.last:
+            return self._flattens(node, source) or self._boxes(node, [source])
+        if not merges_pixels(node, self.channels_of(source)):
+            return False
+        self.tokens.add(node)
+        self.values[node] = self.values[source]
+        return True
+
+    def _changes(self, node: torch.fx.Node, source: torch.fx.Node) -> bool:
+        """Read a node that changes the axes of tokens, or takes one."""
+        if self._makes_image(node, source):
             if source in self.last:
-                return self._flattens(node, source) or self._boxes(node, [source])
-            if not merges_pixels(node, self.channels_of(source)):
-                return False
-            self.tokens.add(node)
+                self.last.add(node)
         elif swaps_tokens(node):
             self.tokens.add(node)
             if source not in self.last:
@@ -79,9 +90,27 @@ class TokenReading:
         """The channels of a node's value, 0 for an unknown number."""
         return channels_at(self.result, self.values.get(node, ""))
 
+    def _makes_image(self, node: torch.fx.Node, tokens: torch.fx.Node) -> bool:
+        """Whether a node makes an image of tokens again, NCHW or NHWC, of the rows and columns that they came from."""
+        if node.target not in OPENS or not self.runs:
+            return False
+        return all(self._is_image(seen, node, tokens) for seen in self.runs)
+
+    def _is_image(self, seen: Mapping[torch.fx.Node, Any], node: torch.fx.Node, tokens: torch.fx.Node) -> bool:
+        """Whether a node has, in one run, the rows and columns that the image has whose pixels the tokens are."""
+        given = {value: seen[each] for each, value in self.values.items() if each.op == "placeholder"}
+        images = {value: Known(shape[1], tuple(shape[2:]) or None, len(shape) == 2) for value, shape in given.items()}
+        size, before = known_at(self.result, self.values[tokens], images).size, seen[tokens]
+        if size is None:
+            return False
+        expected = (before[0], *size, before[2]) if tokens in self.last else (*before[:2], *size)
+        return tuple(seen[node]) == expected
+
     def _boxes(self, node: torch.fx.Node, sources: Sequence[torch.fx.Node]) -> bool:
         """Read a node that makes tokens, one or several for each pixel, of images NHWC, one image behind another."""
-        counts = [boxes_at_pixel(node, self.channels_of(source)) for source in sources]
+        last = {shape[-1] for seen in self.runs if isinstance(shape := seen.get(node), torch.Size) and shape}
+        known = last.pop() if len(last) == 1 else 0
+        counts = [boxes_at_pixel(node, self.channels_of(source), known) for source in sources]
         if not all(counts):
             return False
         values = [self.values[source] for source in sources]

@@ -31,14 +31,17 @@ def merges_pixels(node: torch.fx.Node, channels: int) -> bool:
     return axes[1] == channels > 0 or axes_of_size(axes[1], image) == [1]
 
 
-def boxes_at_pixel(node: torch.fx.Node, channels: int) -> int:
-    """How many tokens a node makes of each pixel of images (N, H, W, C) of so many channels; 0 for another node."""
+def boxes_at_pixel(node: torch.fx.Node, channels: int, known: int) -> int:
+    """How many tokens a node makes of each pixel of images (N, H, W, C) of so many channels; 0 for another node.
+
+    `known` is how many numbers a token has where the call doesn't tell; 0 where that isn't known.
+    """
     if node.target in (torch.flatten, "flatten"):
         return int((*node.args[1:], *node.kwargs.values()) == (1, 2))
     axes: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
     if node.target not in VIEWS or not isinstance(axes, (tuple, list)) or len(axes) != 3:
         return 0
-    numbers = axes[2]
+    numbers = known if axes[2] == -1 or isinstance(axes[2], torch.fx.Node) else axes[2]
     fits = is_size_of(axes[0], 0) and isinstance(numbers, int) and 0 < numbers <= channels and channels % numbers == 0
     return channels // numbers if fits else 0
 

@@ -47,17 +47,19 @@ from .modules import ChannelAffine, LayerNorm2d, PixelLinear, RMSNorm2d
 from .partitions import of_partitions
 from .patterns import is_part_of_pattern, permutation
 from .recognised import recognise
-from .rewriting import PARTS, to_channels_first
+from .rewriting import OPENS, PARTS, to_channels_first
 from .sized_trace import SizedTracer
 from .sizes import (
     CONVOLUTIONS,
     TRANSPOSED,
     Images,
+    Seen,
     fold_sizes,
     image_channels,
     image_rank,
     is_size,
     only_images,
+    runs_of,
     shapes_in,
 )
 from .token_calls import TokenReading, owner
@@ -125,7 +127,9 @@ def traced(
     multiple = fold_sizes(model, graph, images)
     shapes = partial(shapes_in, model, graph, images, multiple)
     recognise(model, graph, rank, shapes)
-    reading = _Reading(model, parts, rank, {} if images.size is None else shapes())
+    needed = images.size is not None or any(node.target in OPENS for node in graph.nodes)
+    runs = runs_of(model, graph, images, multiple) if needed else []
+    reading = _Reading(model, parts, rank, runs, images.size is not None)
     parts_read = reading.of(graph)
     only = None if images.size is None else (images.channels, *images.size)
     given = dict(zip(input_values([*inputs]), inputs.values(), strict=True)) if inputs else {}
@@ -149,10 +153,12 @@ class _Reading(TokenReading):
         model: nn.Module,
         parts: Callable[[nn.Module, str], Sequence[Part]],
         rank: int,
-        shapes: Mapping[torch.fx.Node, Any],
+        runs: Sequence[Seen],
+        of_one_size: bool,
     ) -> None:
-        super().__init__(rank)
-        self.model, self.parts, self.shapes = model, parts, shapes
+        super().__init__(rank, runs)
+        self.model, self.parts = model, parts
+        self.shapes: Seen = runs[0] if of_one_size and runs else {}
         self.arrays: dict[torch.fx.Node, Tensor] = {}
         self.sizes: set[torch.fx.Node] = set()
         self.pieces: set[torch.fx.Node] = set()

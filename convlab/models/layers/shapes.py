@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -90,12 +90,17 @@ def _joined(layer: Joining, inputs: Sequence[Known]) -> Known:
 
 def channels_at(parts: Sequence[Part], value: str) -> int:
     """The channels of a value, as far as the layers tell; 0 where they don't."""
-    values: dict[str, Known] = {}
+    return known_at(parts, value, {}).channels
+
+
+def known_at(parts: Sequence[Part], value: str, given: Mapping[str, Known]) -> Known:
+    """What the layers tell of a value, from what is known of those that the model is given, by their names."""
+    values = {**given}
     for part in parts:
         inputs = [values.get(each, Known()) for each in part.inputs]
         with suppress(ConvlabError):
             values[part.value] = known_after(part.layer, inputs)
-    return values.get(value, Known()).channels
+    return values.get(value, Known())
 
 
 def gives_rows(layer: Layer | None) -> bool:
