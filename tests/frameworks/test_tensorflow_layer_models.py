@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -12,10 +15,12 @@ from keras_layers import SIZES, images, models, only, randomly, right, rng, same
 import convlab
 from convlab import errors
 from convlab.models import adapters
+from convlab.models.adapters import Node
 from convlab.models.layers.activations import Activation
 from convlab.models.layers.flattening import Flatten
 from convlab.models.layers.layer import BatchNorm, Convolution, Dense, Dropout, Pad
 from convlab.models.layers.pooling import Pool
+from convlab.models.layers.reading import INPUT
 from convlab.truth.bounds import error_ratios
 from convlab_tensorflow.models.activations import gelu_tanh
 
@@ -316,3 +321,14 @@ def test_what_convlab_or_two_layers_do(layer) -> None:
 def test_pools_that_keras_names_otherwise(layer) -> None:
     for size in SIZES:
         right(models.build(layer, "builtin"), layer, images(size))
+
+
+def test_more_layers_behind_one_another_than_python_allows_calls() -> None:
+    """EfficientNetV2-L is such a model."""
+    values = [INPUT, *map(str, range(sys.getrecursionlimit() + 100))]
+    shifts = [Node(value, kl.Rescaling(1.0, 1.0), (before,), value) for before, value in itertools.pairwise(values)]
+    model = models.assemble([*shifts, Node("sum", kl.Add(), (INPUT, values[-1]), "sum")])
+    filled = models.fill(models.read(model), {})
+    for each in (model, filled):
+        assert float(each(np.full((1, 1, 1, 1), 3.0))[0, 0, 0, 0]) == 6.0 + len(shifts)
+    assert len(values) > sys.getrecursionlimit()

@@ -38,6 +38,7 @@ from ..transposed_layers import GROUPED
 from . import across_channels, pooling, resizing
 from .activations import build_activation, build_clip, build_softmax
 from .attention import build_attention
+from .depth import deep_enough
 from .inputs import GLOBAL, image_shape, symbol
 from .outputs import Outputs
 from .readers import DEPTHWISE, RMS_NORMS, SEPARABLE, each_rank
@@ -361,7 +362,8 @@ def _functional(nodes: Sequence[Node], symbols: Mapping[str, Any]) -> keras.Mode
         # Several results are the model's own, and no layer's.
         called = native.call if isinstance(native, Outputs) else native
         values[value] = x = called(given if len(given) > 1 else given[0])
-    return keras.Model([*symbols.values()] if len(symbols) > 1 else symbols[INPUT], x)
+    with deep_enough(len(nodes)):
+        return keras.Model([*symbols.values()] if len(symbols) > 1 else symbols[INPUT], x)
 
 
 _OF_RANK = (*GLOBAL, *each_rank("MaxPooling"), *each_rank("AveragePooling"), *each_rank("ZeroPadding"))

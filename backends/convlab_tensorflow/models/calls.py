@@ -73,12 +73,20 @@ def _traced(layer: kl.Layer, shapes: Sequence[tuple[int | None, ...]], dtypes: S
                 result = layer.call(*as_arguments(layer, symbols))
             traced = keras.Model(symbols if len(symbols) > 1 else symbols[0], result)
         except Exception as error:  # The layer's own code may fail in any way on symbolic tensors.
-            first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-            why = why or f"its call can't be traced on symbolic tensors ({type(error).__name__}: {first})"
+            why = why or f"its call can't be traced on symbolic tensors ({_in_words(error)}"
             continue
         if not any(map(_has_open_shape, private.calls(traced) or ())):
             break
     return why if traced is None else traced
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong with code that takes no symbolic tensors, and what helps; a bracket is open before it."""
+    text = str(error).strip().partition("\n")[0]
+    if "TensorFlow function" in text:
+        return "it calls TensorFlow's functions). Hint: keras.ops has most of them, and takes such tensors"
+    first = text.partition(". ")[0].rstrip(".")[:200]
+    return f"{type(error).__name__}: {first})"
 
 
 # What Python's operators of a variable are called, and the operations that they are.

@@ -77,7 +77,8 @@ def read(model: kl.Layer, inputs: Any = None) -> Model:
             try:
                 return replace(_graph(model, inputs, layouts, rank, alone), unused=unused)
             except UnsupportedError as error:
-                why = {"": str(error).rstrip(".")}
+                path, _, rest = str(error).rstrip(".").partition(": ")
+                why = {path: rest} if path in with_code else {"": str(error).rstrip(".")}
     whole = not with_code and one_layout
     parts = [_with_reason(part, why.get("", "")) for part in parts] if whole else parts
     parts = [*_with_order(chained(parts))] if whole else parts

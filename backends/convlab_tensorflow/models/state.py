@@ -20,6 +20,7 @@ from .. import private
 from .arrays import OF_ONE_ARRAY, array_of
 from .attention import fill_attention
 from .build import arrays_of
+from .depth import deep_enough
 from .readers import SEPARABLE, children
 
 
@@ -111,7 +112,8 @@ def _copy(model: kl.Layer) -> kl.Layer:
     """The same layers, built, with weights of their own."""
     try:
         cloned = isinstance(model, (keras.Sequential, private.functional_class()))
-        other = keras.models.clone_model(model) if cloned else type(model).from_config(model.get_config())
+        with deep_enough(len(children(model))):
+            other = keras.models.clone_model(model) if cloned else type(model).from_config(model.get_config())
     except (TypeError, NotImplementedError) as error:
         raise UnsupportedError(
             f"{type(model).__name__}: Keras can't copy it, since its class has no get_config.",

@@ -169,7 +169,7 @@ def _verdict(comparison: Comparison) -> list[str]:
         if error > 1:
             return [
                 f"Each pair of layers agrees, but the {which} model as a whole computes something else than its layers "
-                "one after another."
+                "one after another. Has it a hook, or a call of its own?"
             ]
     results = comparison.results
     assert results is not None
