@@ -265,3 +265,22 @@ def test_paths_of_operations_name_whose_code_they_are_of():
     assert paths[:4] == ["conv1", "bn1", "relu", "max_pool2d"]
     assert "layer1.0.add" in paths
     assert np.unique([part.value for part in read(ResNet().eval()).parts]).size == len(paths)
+
+
+class Convolved(nn.Module):
+    """A convolution and the activation that all of its kind share, as YOLO's code has it."""
+
+    activation = nn.SiLU()
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(2, 2, 1), self.activation
+
+    def forward(self, x):
+        return self.act(self.conv(x))
+
+
+def test_one_activation_of_many_modules_is_called_like_that_of_each():
+    model = nn.Sequential(Convolved(), nn.Sequential(Convolved(), Convolved())).eval()
+    paths = ["0.conv", "0.act", "1.0.conv", "1.0.act", "1.1.conv", "1.1.act"]
+    assert [part.path for part in read(model).parts] == paths

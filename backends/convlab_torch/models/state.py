@@ -40,7 +40,7 @@ def _check_shared(path: str, tensor: Tensor, array: np.ndarray | None, own: Cont
     if not np.array_equal(tensor.detach().cpu().numpy(), array):
         raise ModelError(
             f"{path}: got other numbers than those that the model's code computes, expected the same.",
-            hint="give the model these numbers first.",
+            hint="PyTorch's own file, or its state dict, has what they are computed from.",
         )
 
 

@@ -65,6 +65,16 @@ class Tracer(torch.fx.Tracer):
         count = how_many(obj.node)
         return super().iter(obj) if count is None else iter([obj[index] for index in range(count)])  # type: ignore[index]
 
+    def path_of_module(self, mod: nn.Module) -> str:
+        """See `torch.fx.Tracer`; one function that many modules have is called like that of the module around it."""
+        path = super().path_of_module(mod)
+        if any(True for _ in (*mod.parameters(), *mod.buffers(), *mod.children())):
+            return path
+        scope, _ = next(reversed(self.module_stack.values()), ("", None))
+        inside = self.root.get_submodule(scope).named_children()
+        names = (name for name, inner in inside if inner is mod)
+        return next((f"{scope}.{name}".removeprefix(".") for name in names), path)
+
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `torch.fx.Tracer`; some modules have a forward that is easier to trace."""
         simpler = _FORWARDS.get(class_path(m))

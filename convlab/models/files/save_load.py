@@ -292,7 +292,7 @@ def _check_arrays(path: Path, filled: Model, layers: Mapping[str, Layer]) -> Non
     for part in with_arrays(filled.parts):
         wanted = layers.get(part.path)
         names = () if wanted is None else wanted.arrays
-        both = [(getattr(wanted, name), getattr(part.layer, name, None)) for name in names]
+        both: list[tuple[Any, Any]] = [(getattr(wanted, name), getattr(part.layer, name, None)) for name in names]
         if any(new is not None and not np.array_equal(new, mine) for new, mine in both):
             hint = "load the weights by the model's framework."
             _refuse(path, f"weights that {part.path!r} doesn't keep as they are", "a layer that does", hint)
