@@ -83,6 +83,22 @@ class Gated(nn.Module):
         return first * torch.sigmoid(second)
 
 
+class OfTheBatch(nn.BatchNorm2d):
+    """It normalises by the batch in inference, too."""
+
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, self.momentum, self.eps)
+
+
+def test_the_layer_that_is_not_known_is_named_where_one_is_missing():
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.ReLU()).eval() for norm in (nn.BatchNorm2d, OfTheBatch)]
+    models[1][0].load_state_dict(models[0][0].state_dict())
+    said = words(compare(*models))
+    assert "no layer of the second model belongs to '1' (batch_norm)" in said
+    assert "not known of the second are '1' (OfTheBatch: " in said
+    assert "it normalises by the statistics of the batch, in inference, too" in said
+
+
 @pytest.mark.parametrize("pool", [nn.MaxPool2d, functools.partial(nn.AvgPool2d, count_include_pad=False)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pools_behind_strides_are_tried_on_images_larger_than_their_windows(pool, stride):

@@ -142,7 +142,7 @@ class _Comparing:
                 return self._reordered(comparison) if self._pixels_in_other_order(comparison) else comparison
         else:
             pairs, structure = paired(first.steps, second.steps, self.names, in_order=False)
-            comparison.structure = structure or comparison.structure
+            comparison.structure = (structure and structure + _unknown(second.model)) or comparison.structure
             comparison.rows = compare_separately((first.models, second.models), pairs, self.seed, {})
             _note_elsewhere(comparison.rows, pairs)
         if not self._names_cover_all():
@@ -316,6 +316,12 @@ def _whole_model_error(side: Side, images: Sequence[Batch], seed: int) -> float:
             continue
         worst = max(worst, apart_in_tolerances(side, image, dtype, seed))
     return worst
+
+
+def _unknown(model: Model) -> str:
+    """The layers of the second model that aren't known, of which one may be what the first one has."""
+    notes = [f"{part.path!r} ({part.note})" for part in model.parts if part.layer is None]
+    return f"; not known of the second are {', '.join(notes[:_MOST_UNPAIRED])}" if notes else ""
 
 
 def _uncompared(a: Model, b: Model) -> dict[str, str]:
