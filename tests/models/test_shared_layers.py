@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -231,3 +232,23 @@ def test_files_that_lie_of_a_shared_layer(change, why, tmp_path):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
     with pytest.raises(ModelFileError, match=re.escape(why)):
         load(path, backend="torch")
+
+
+class ChannelAttention(nn.Module):
+    """A residual block whose layers of two pixels are called for the mean and for the maxima (arXiv:1807.06521)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.fc = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 3, 1))
+
+    def forward(self, x):
+        y = self.conv(x)
+        return x + y * torch.sigmoid(self.fc(F.adaptive_avg_pool2d(y, 1)) + self.fc(F.adaptive_max_pool2d(y, 1)))
+
+
+def test_blocks_with_layers_called_twice_are_written_once(framework, tmp_path):
+    model = nn.Sequential(OrderedDict(stage=nn.Sequential(ChannelAttention(), ChannelAttention()))).eval()
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 9)).astype("float32")
+    text = check(framework, port(model, to=framework), tmp_path, x)
+    assert len(re.findall(r'\.conv"|self\.conv =', text)) == 1

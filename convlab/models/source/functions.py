@@ -60,8 +60,7 @@ def _functions(
             steps += [(name, step, dict(body.attributes)) for step in body.steps]
     lines = lines_of([step for _, step, _ in steps], parts[-1].value, variables=variables, returns=returns)
     calls = {mark: call for _, _, several in steps for mark, call in several.items()}
-    definitions, variables = _made_once({mark: calls[mark] for mark in again}, [_filled(line, calls) for line in lines])
-    lines = [_filled(line, {**calls, **variables}) for line in lines]
+    definitions, lines = _made_once(calls, lines)
     return sections, [*definitions, *_with_comments([name for name, _, _ in steps], lines)]
 
 
@@ -71,30 +70,40 @@ def called_again(parts: Sequence[Part]) -> list[str]:
     return [path for path, number in calls.items() if number > 1]
 
 
-def _made_once(calls: Mapping[str, SourceCall], lines: Sequence[str]) -> tuple[list[str], dict[str, Code]]:
-    """The statements that make layers before they are called, and the variables by the layers' paths.
+def _made_once(calls: Mapping[str, SourceCall], lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The statements that make the layers that are called several times, and the lines, filled.
 
     Args:
-        calls: what makes each layer.
-        lines: of the model, whose variables have other names.
+        calls: what makes each layer, by its mark in the lines.
+        lines: what computes a model or a block.
     """
-    taken = {*re.findall(r"\w+", " ".join(lines))} - {*re.findall(r"\w+", " ".join(calls))}
+    marks = Counter(mark for line in lines for mark in re.findall(f"{_MARK}(.*?){_MARK}", line))
+    again = {mark: calls[mark] for mark, number in marks.items() if number > 1}
+    filled = [_filled(line, calls) for line in lines]
+    taken = {*re.findall(r"\w+", " ".join(filled))} - {*re.findall(r"\w+", " ".join(again))}
     variables: dict[str, Code] = {}
-    for path in calls:
-        plain = re.sub(r"\W", "_", path)
+    for mark in again:
+        plain = re.sub(r"\W", "_", mark)
         stem = plain if is_name(plain) and plain not in taken else f"layer_{plain}"
-        variables[path] = Code(stem)
-    return [f"{name} = {calls[path]}" for path, name in variables.items()], variables
+        variables[mark] = Code(stem)
+    definitions = [f"{name} = {calls[mark]}" for mark, name in variables.items()]
+    return definitions, [_filled(line, {**calls, **variables}) for line in lines]
 
 
 def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterator[tuple[str, list[Part]]]:
-    """The parts of each block with its name, and those in between with "", in order; no block is called `again`."""
+    """The parts of each block with its name, and those in between with "", in order.
+
+    A layer of `again` is in a block if all its calls are.
+    """
     names = [_block_name(part.path, depth) for part in parts]
     for place, part in enumerate(parts):
         # What a dense block's layer joins first is given to it.
         if isinstance(part.layer, Concatenate) and names[place] != names[place - 1]:
             names[place] = ""
     runs = Counter(name for name, _ in groupby(names))
+    calls: dict[str, set[str]] = {}
+    for part in parts:
+        calls.setdefault(part.path, set()).add(part.value)
     takers: dict[str, list[str]] = {}
     for part in parts:
         for value in part.inputs:
@@ -104,7 +113,7 @@ def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterat
         values = {part.value for part in inside}
         given = [value for value in values if value == parts[-1].value or {*takers.get(value, [])} - values]
         is_block = runs[name] == 1 and given == [inside[-1].value] and len(_outside(inside)) == 1 and len(inside) > 1
-        is_block = is_block and not any(part.path in again for part in inside)
+        is_block = is_block and not any(part.path in again for part in inside if calls[part.path] - values)
         yield name if is_block else "", inside
 
 
@@ -154,7 +163,8 @@ def _body(inside: Sequence[Part], written: Written, block: str) -> Body:
                 made = replace(
                     made, arguments={**made.arguments, "name": Code(f'f"{{name}}{part.path[len(block) :]}"')}
                 )
-            attributes.append((mark, made))
+            if mark not in dict(attributes):
+                attributes.append((mark, made))
         inputs = tuple(INPUT if block and value == given else value for value in part.inputs)
         steps.append(Statement(str(template), inputs, part.value, part.layer))
     return Body(attributes, steps)
@@ -173,8 +183,8 @@ def _function(name: str, body: Body, parameters: Sequence[str], passed: str) -> 
     further = [passed] if _uses(body, passed) else []
     head = formatted(f"def {name}({', '.join(['x', *parameters, 'name', *further])}):", 0)
     calls = dict(body.attributes)
-    lines = [_filled(line, calls) for line in lines_of(body.steps, body.steps[-1].value)]
-    return "\n".join([*head, *(each for line in lines for each in formatted(line, 4))])
+    definitions, lines = _made_once(calls, lines_of(body.steps, body.steps[-1].value))
+    return "\n".join([*head, *(each for line in [*definitions, *lines] for each in formatted(line, 4))])
 
 
 def _with_comments(names: Sequence[str], lines: Sequence[str]) -> list[str]:
