@@ -83,6 +83,18 @@ class Gated(nn.Module):
         return first * torch.sigmoid(second)
 
 
+def test_kernels_are_tried_on_images_larger_than_their_dilation():
+    """Otherwise only the middle of such a kernel counts, as in an atrous pyramid behind strides."""
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, 1, 6, 6)).eval() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    assert compare(*models).same
+    with torch.no_grad():
+        models[1][2].weight.copy_(models[0][2].weight.flip(2, 3))
+    comparison = compare(*models)
+    assert comparison.same is False
+    assert "flipped" in words(comparison)
+
+
 class OfTheBatch(nn.BatchNorm2d):
     """It normalises by the batch in inference, too."""
 

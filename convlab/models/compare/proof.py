@@ -168,7 +168,7 @@ def _wide(step: Step, images: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Images of the remainders by the stride that are missing: deep in a model, all sizes may be odd.
 
-    Those that a pool's window covers whole don't count, as they say nothing of its size.
+    Those of which some numbers of a kernel take nothing, or that a pool's window covers whole, don't count.
     """
     layers = [each for step in steps for each in step.layers if isinstance(each, (Convolution, Pool))]
     if images[0].ndim == 2 or not layers:
@@ -179,13 +179,24 @@ def _remainders(steps: Sequence[Step], images: Sequence[np.ndarray], rng: np.ran
     stride = min(max([1, *map(max, strides)]), _MOST_REMAINDERS)
     least = max(max(kernel) * max(dilation) for kernel, dilation in zip(kernels, dilations, strict=True))
     least = -(-(least + 1) // stride) * stride
-    rank, window = images[0].ndim - 2, max([0, *(max(each.size) for each in layers if isinstance(each, Pool))])
-    counted = [x for x in images if min(x.shape[2:]) > window]
+    rank, reach = images[0].ndim - 2, max(map(_reach, layers))
+    counted = [x for x in images if min(x.shape[2:]) > reach]
     had = [{x.shape[axis + 2] % stride for x in counted} for axis in range(rank)]
     missing = [r for r in range(stride) if any(r not in axis for axis in had)]
     further = [grid(rng, (1, images[0].shape[1], *(least + r,) * rank)) for r in missing]
     # What a ReLU gives is never negative: a border of zeros may count on that.
     return further if min(x.min(initial=0.0) for x in images) < 0 else [*map(np.abs, further)]
+
+
+def _reach(layer: Convolution | Pool) -> int:
+    """How far a kernel's numbers are from the pixels that they count for, or how large a pool's window is."""
+    if isinstance(layer, Pool):
+        return max(layer.size)
+    ends = [(k - 1) * d for k, d in zip(layer.spec.kernel_size, layer.spec.dilation, strict=True)]
+    padding = layer.spec.padding
+    if isinstance(padding, str):
+        return int(max(-(-end // 2) for end in ends))
+    return int(max(max(before, end - before) for end, (before, _) in zip(ends, padding, strict=True)))
 
 
 def _least(dtype: str) -> float:
