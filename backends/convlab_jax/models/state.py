@@ -10,7 +10,7 @@ import flax.linen as nn
 from jax import Array
 
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model, with_arrays
+from convlab.models.layers.reading import Model, parts_with_arrays
 
 from ..ops import ops
 from ..shared.attention import trees_of
@@ -20,7 +20,7 @@ from ..shared.state import arrays_for, check_alike, check_constants, load_tree, 
 def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     module, variables = model.native.unbind()
-    natives = {part.path: part.native for part in with_arrays(model.parts)}
+    natives = {part.path: part.native for part in parts_with_arrays(model.parts)}
     for path, layer in layers.items():
         keys = [*filter(None, path.split("/"))]
         if not isinstance(natives[path], nn.Module):

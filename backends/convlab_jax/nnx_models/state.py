@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 
 from convlab.models.layers.layer import Layer, dtype_of
-from convlab.models.layers.reading import Model, with_arrays
+from convlab.models.layers.reading import Model, parts_with_arrays
 
 from ..nnx import Conv2D
 from ..ops import ops
@@ -23,7 +23,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nnx.Module:
     """See `convlab.models.adapters.Models`."""
     other: nnx.Module = nnx.clone(model.native)
     modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(other)}
-    natives = {part.path: part.native for part in with_arrays(read(other).parts)}
+    natives = {part.path: part.native for part in parts_with_arrays(read(other).parts)}
     for path, layer in layers.items():
         native = natives[path]
         if not isinstance(native, nnx.Module):

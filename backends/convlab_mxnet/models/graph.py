@@ -13,10 +13,9 @@ import numpy as np
 from convlab.errors import UnsupportedError
 from convlab.models.files.mxnet.symbol import SymbolReading
 from convlab.models.layers.arguments import arguments_needed, examples_of
-from convlab.models.layers.attention import ClassToken, PositionEmbedding
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.norms import ChannelAffine
 from convlab.models.layers.outputs import Outputs, results_of
+from convlab.models.layers.own_arrays import OF_ONE_ARRAY
 from convlab.models.layers.reading import Part
 
 from .. import private
@@ -71,8 +70,6 @@ def _symbols_of(block: Block) -> list[str]:
     return private.symbols_taken(block) if isinstance(block, mx.gluon.SymbolBlock) else []
 
 
-# What code computes with one parameter, whose path the layer then has.
-_OF_ONE_ARRAY = (ChannelAffine, ClassToken, PositionEmbedding)
 # What the operator that stands for a block is called, before the block's number.
 _BLOCK = "convlab_block"
 
@@ -144,7 +141,7 @@ class _Reading(SymbolReading):
             part = next(iter(self.parts(owner, path)), None)
             if part is not None and type(part.layer) is type(layer):
                 return path, part.native
-            if isinstance(layer, _OF_ONE_ARRAY):
+            if isinstance(layer, OF_ONE_ARRAY):
                 path = f"{path}.{name}".removeprefix(".")
         return path, self.native_of(layer)
 

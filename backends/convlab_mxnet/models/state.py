@@ -11,6 +11,7 @@ import numpy as np
 
 from convlab.errors import ModelError
 from convlab.models.layers.layer import Layer
+from convlab.models.layers.own_arrays import other_numbers
 from convlab.models.layers.reading import Model
 
 from .. import private
@@ -46,10 +47,7 @@ def _original(path: str, own: Any, copy: Any, array: np.ndarray) -> Any:
     if own is not None and np.array_equal(ops.to_numpy(value_of(own)).ravel(), numbers):
         return own
     if not np.array_equal(array.ravel(), numbers):
-        raise ModelError(
-            f"{path}: got other numbers than those that the model's code computes, expected the same.",
-            hint="give the model these numbers first.",
-        )
+        raise other_numbers(path, "give the model these numbers first.")
     return copy
 
 

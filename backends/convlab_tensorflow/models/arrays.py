@@ -9,13 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from convlab.models.layers.attention import ClassToken, PositionEmbedding
-from convlab.models.layers.norms import ChannelAffine
-
 from .. import private
-
-# What code computes with one variable alone, whose path the layer then has.
-OF_ONE_ARRAY = (ChannelAffine, ClassToken, PositionEmbedding)
 
 
 def array_of(variable: Any) -> np.ndarray:

@@ -11,11 +11,12 @@ from keras import layers as kl
 
 from convlab.errors import UnsupportedError
 from convlab.models.layers.outputs import results_of
+from convlab.models.layers.own_arrays import OF_ONE_ARRAY
 from convlab.models.layers.reading import Part, giving
 
 from .. import private
 from ..channel_layers import Anchors, ConcatenatePixels, Tokens
-from .arrays import OF_ONE_ARRAY, own_variables
+from .arrays import own_variables
 from .calls import in_order, traced_call
 from .functions import factors, native_of, parts_of_split
 from .outputs import Outputs

@@ -11,13 +11,14 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from convlab.errors import ModelError, UnsupportedError
+from convlab.errors import UnsupportedError
 from convlab.models.layers.attention import Attention
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model, Part, with_arrays
+from convlab.models.layers.own_arrays import OF_ONE_ARRAY, other_numbers
+from convlab.models.layers.reading import Model, Part, parts_with_arrays
 
 from .. import private
-from .arrays import OF_ONE_ARRAY, array_of
+from .arrays import array_of
 from .attention import fill_attention
 from .build import arrays_of
 from .depth import deep_enough
@@ -28,7 +29,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> kl.Layer:
     """See `convlab.models.adapters.Models`."""
     other = _copy(model.native)
     other.set_weights(model.native.get_weights())
-    parts = {part.path: part for part in with_arrays(model.parts)}
+    parts = {part.path: part for part in parts_with_arrays(model.parts)}
     for path, layer in layers.items():
         native, inside, half = _at(other, path)
         if inside:
@@ -74,10 +75,7 @@ def _fill_own(owner: kl.Layer, name: str, part: Part, layer: Layer) -> None:
     if len(taken) == 1:
         taken[0].assign(new.reshape(taken[0].shape))
     elif not np.array_equal(mine, new):
-        raise ModelError(
-            f"{part.path}: got other numbers than those that the model's code computes, expected the same.",
-            hint="give the model these numbers first.",
-        )
+        raise other_numbers(part.path, "give the model these numbers first.")
 
 
 def weights(model: kl.Layer) -> dict[str, np.ndarray]:

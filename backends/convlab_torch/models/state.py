@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from convlab.errors import ModelError
 from convlab.models.layers.layer import Layer
-from convlab.models.layers.reading import Model, with_arrays
+from convlab.models.layers.own_arrays import other_numbers
+from convlab.models.layers.reading import Model, parts_with_arrays
 
 from .build import arrays_of, filled
 from .read import read
@@ -24,7 +25,7 @@ def fill(model: Model, layers: Mapping[str, Layer]) -> nn.Module:
     """See `convlab.models.adapters.Models`."""
     other: nn.Module = copy.deepcopy(model.native)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*other.parameters(), *other.buffers())}
-    for part in with_arrays(read(other).parts):
+    for part in parts_with_arrays(read(other).parts):
         if part.path in layers:
             arrays, training = arrays_of(part.native, layers[part.path]), part.native.training
             for name, array in arrays.items():
@@ -38,10 +39,7 @@ def _check_shared(path: str, tensor: Tensor, array: np.ndarray | None, own: Cont
     if array is None or tensor.untyped_storage().data_ptr() in own:
         return
     if not np.array_equal(tensor.detach().cpu().numpy(), array):
-        raise ModelError(
-            f"{path}: got other numbers than those that the model's code computes, expected the same.",
-            hint="PyTorch's own file, or its state dict, has what they are computed from.",
-        )
+        raise other_numbers(path, "PyTorch's own file, or its state dict, has what they are computed from.")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

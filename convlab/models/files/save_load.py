@@ -21,7 +21,7 @@ from ..compare.pairing import fitting_layer, paired
 from ..compare.random_images import random_images
 from ..layers.inputs import shapes_of
 from ..layers.layer import Layer, dtype_of
-from ..layers.reading import INPUT, Model, Part, with_arrays
+from ..layers.reading import INPUT, Model, Part, parts_with_arrays
 from ..layers.shared import is_same_layer
 from ..layers.spatial import Size, image_size
 from ..layers.steps import is_known, steps, weighted
@@ -270,14 +270,17 @@ def _with_layers(path: Path, native: object, input_size: int | Size | None) -> A
     except ModelError as error:
         raise ModelFileError(f"{path}: {error}") from error
     filled = models_of(model.backend).fill(model, layers)
-    _check_arrays(path, _read_for(stored, filled, size), layers)
+    filled_model = _read_for(stored, filled, size)
+    _check_arrays(path, filled_model, layers)
     if not model.whole:
-        code = "; ".join(read(filled).loose.values())
+        code = "; ".join(filled_model.loose.values())
         _check_code(path, stored, model.backend, filled, f"its code doesn't tell which layer is which: {code}")
-    elif is_known(model) and (functions := _functions(model)) != _functions(stored):
-        others = [f"it has no {name}" for name in _functions(stored) - functions]
-        others += [f"it has {name}" for name in functions - _functions(stored)]
-        _check_code(path, stored, model.backend, filled, ", ".join(others))
+    elif is_known(model):
+        functions, of_file = _functions(model), _functions(stored)
+        others = [f"it has no {name}" for name in of_file - functions]
+        others += [f"it has {name}" for name in functions - of_file]
+        if others:
+            _check_code(path, stored, model.backend, filled, ", ".join(others))
     return filled
 
 
@@ -289,7 +292,7 @@ def _functions(model: Model) -> Counter[str]:
 
 def _check_arrays(path: Path, filled: Model, layers: Mapping[str, Layer]) -> None:
     """Refuse a filled model whose layers don't have the arrays that they were given."""
-    for part in with_arrays(filled.parts):
+    for part in parts_with_arrays(filled.parts):
         wanted = layers.get(part.path)
         names = () if wanted is None else wanted.arrays
         both: list[tuple[Any, Any]] = [(getattr(wanted, name), getattr(part.layer, name, None)) for name in names]

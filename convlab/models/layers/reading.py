@@ -81,7 +81,7 @@ def consumers(parts: Sequence[Part]) -> dict[str, list[Part]]:
     return takers
 
 
-def with_arrays(parts: Sequence[Part]) -> list[Part]:
+def parts_with_arrays(parts: Sequence[Part]) -> list[Part]:
     """The parts whose layers have arrays: another one may have the same path, of which it is the code's operation."""
     return [part for part in parts if part.layer is not None and part.layer.arrays]
 

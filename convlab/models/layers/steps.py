@@ -15,7 +15,7 @@ from .layer import Convolution, Dropout, Layer, Pad, dtype_of, join_border
 from .outputs import Outputs
 from .pixels import Crop
 from .pooling import GlobalPool, Pool, join_pool
-from .reading import INPUT, Model, Part, consumers, inputs_first, without
+from .reading import INPUT, Model, Part, consumers, inputs_first, parts_with_arrays, without
 from .slopes import Slopes
 from .tokens import Tokens
 from .transposed import TransposedConvolution
@@ -213,7 +213,7 @@ def weighted(model: Model, alone: bool = False) -> list[Step]:
     """The steps that have weights; `alone`, or if the model isn't known, layers without the border before them."""
     if is_known(model) and not alone:
         return [each for each in steps(model) if each.main.arrays]
-    return [_step([part]) for part in model.parts if part.layer is not None and part.layer.arrays]
+    return [_step([part]) for part in parts_with_arrays(model.parts)]
 
 
 def _step(parts: Sequence[Part]) -> Step:

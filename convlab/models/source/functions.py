@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from ..layers.joining import Concatenate
-from ..layers.reading import INPUT, Part
+from ..layers.reading import INPUT, Part, parts_with_arrays
 from .blocks import Block, Body, class_name, parametrised
 from .code import Code, SourceCall, formatted, is_name
 from .forward import Statement, lines_of
@@ -40,8 +40,7 @@ def _functions(
     parts: Sequence[Part], written: Written, variables: Mapping[str, str], passed: str, returns: bool, depth: int
 ) -> tuple[list[str], list[str]]:
     """See `functions`; a block is in so many others, if these have numbers."""
-    again = called_again(parts)
-    entries = [*_entries(parts, again, depth)]
+    entries = [*_entries(parts, depth)]
     bodies = {name: _body(inside, written, name) for name, inside in entries if name}
     alike = Counter(body.key() for body in bodies.values())
     blocks = {name: Block(_kind(name), body) for name, body in bodies.items() if alike[body.key()] > 1}
@@ -66,7 +65,7 @@ def _functions(
 
 def called_again(parts: Sequence[Part]) -> list[str]:
     """The paths of layers with weights that a model calls several times."""
-    calls = Counter(part.path for part in parts if part.layer is not None and part.layer.arrays)
+    calls = Counter(part.path for part in parts_with_arrays(parts))
     return [path for path, number in calls.items() if number > 1]
 
 
@@ -90,10 +89,10 @@ def _made_once(calls: Mapping[str, SourceCall], lines: Sequence[str]) -> tuple[l
     return definitions, [_filled(line, {**calls, **variables}) for line in lines]
 
 
-def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterator[tuple[str, list[Part]]]:
+def _entries(parts: Sequence[Part], depth: int) -> Iterator[tuple[str, list[Part]]]:
     """The parts of each block with its name, and those in between with "", in order.
 
-    A layer of `again` is in a block if all its calls are.
+    A layer with arrays is in a block if all its calls are.
     """
     names = [_block_name(part.path, depth) for part in parts]
     for place, part in enumerate(parts):
@@ -102,7 +101,7 @@ def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterat
             names[place] = ""
     runs = Counter(name for name, _ in groupby(names))
     calls: dict[str, set[str]] = {}
-    for part in parts:
+    for part in parts_with_arrays(parts):
         calls.setdefault(part.path, set()).add(part.value)
     takers: dict[str, list[str]] = {}
     for part in parts:
@@ -113,7 +112,7 @@ def _entries(parts: Sequence[Part], again: Container[str], depth: int) -> Iterat
         values = {part.value for part in inside}
         given = [value for value in values if value == parts[-1].value or {*takers.get(value, [])} - values]
         is_block = runs[name] == 1 and given == [inside[-1].value] and len(_outside(inside)) == 1 and len(inside) > 1
-        is_block = is_block and not any(part.path in again for part in inside if calls[part.path] - values)
+        is_block = is_block and not any(calls[part.path] - values for part in parts_with_arrays(inside))
         yield name if is_block else "", inside
 
 
